@@ -95,7 +95,7 @@ def _unavailable_command(name: str, library: str) -> click.Command:
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="peerloan")
 def peerloan() -> None:
-    """Predict which loan holders will be late in the next quarter, and explain why."""
+    """Predict which loan holders will be late with payments, and explain why."""
 
 
 # Exit codes of commands that were ended by a signal, by the convention of shells.

@@ -1,7 +1,7 @@
 """The loan definition: fields (kind, unit, range, levels), label, roles and texts of reasons.
 
 A definition is immutable data. It is read from TOML (`peerloan.loan.toml`) and stored in every
-bundle as `loan.json`.
+bundle as `loan.json` (`question` and `changeable` as `extras.json`).
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     `seen` is what the training table contains: (lowest, highest) of a number, the levels of a
     category. `percent` marks a fraction that is shown as a percentage. `riskier` is the end of a
     number or of ordered levels that has the higher risk. `more` and `less` are the words that
-    compare two values ("higher", "lower").
+    compare two values ("higher", "lower"). `changeable` is whether borrowers can change the value
+    by themselves.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     less: str = "lower"
     default: float | str | None = None
     seen: tuple[float | str, ...] | None = None
+    changeable: bool = True
 
     @property
     def is_number(self) -> bool:
@@ -189,7 +191,8 @@ class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=T
     """A loan definition: the model's name, the label, the roles, the fields and the texts.
 
     Roles and texts are stored even if they are the defaults. A later release may have other
-    defaults, and must still give the same reasons for an old version's decisions.
+    defaults, and must still give the same reasons for an old version's decisions. `question` is the
+    yes/no question that the label answers.
     """
 
     model: str
@@ -197,6 +200,7 @@ class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=T
     fields: tuple[Field, ...] = msgspec.field(name="field")
     roles: Roles = Roles()
     texts: ReasonTemplates = ReasonTemplates()
+    question: str | None = None
 
     def __post_init__(self) -> None:
         for path, reason in _faults(self):
@@ -207,6 +211,11 @@ class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=T
         """The fields' names, in order."""
         return tuple(field.name for field in self.fields)
 
+    @property
+    def question_text(self) -> str:
+        """The question that a decision answers; a neutral one if the definition has none."""
+        return self.question or "Late?"
+
     def __getitem__(self, name: str) -> Field:
         return self.fields[self.names.index(name)]
 
@@ -216,6 +225,9 @@ def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", definition.model):
         expected = "expected lower-case letters, digits and hyphens (at most 64)"
         yield ("model",), f"{expected}, got {definition.model!r}"
+    question = definition.question
+    if question is not None and (fault := text_fault(question if question.strip() else "")):
+        yield ("question",), fault
     label, roles = definition.label, definition.roles
     if fault := text_fault(label.column) or reserved_fault(label.column):
         yield ("label", "column"), fault

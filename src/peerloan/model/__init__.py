@@ -2,6 +2,7 @@
 
 from peerloan.model.arithmetic import PlattCalibration, probabilities
 from peerloan.model.encoding import EncodedColumn, Encoding
+from peerloan.model.flips import Flip, find_flips
 from peerloan.model.onnx_run import OnnxTimeLimit
 from peerloan.model.policy import BANDS, OperatingPoint, Policy
 from peerloan.model.reasons import MAX_REASONS, BatchReasons, Reason, ReasonKey, Reasons
@@ -14,6 +15,7 @@ __all__ = [
     "BatchReasons",
     "EncodedColumn",
     "Encoding",
+    "Flip",
     "LevelTable",
     "NumberTable",
     "OnnxTimeLimit",
@@ -25,5 +27,6 @@ __all__ = [
     "Reasons",
     "ReferenceProfile",
     "Scorecard",
+    "find_flips",
     "probabilities",
 ]

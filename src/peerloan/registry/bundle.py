@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from peerloan.loan import Checks, Definition, Loans, LoanWarning, Value
-from peerloan.model import BANDS, Reason, Reasons, arithmetic
+from peerloan.model import BANDS, Flip, Reason, Reasons, arithmetic, find_flips
 from peerloan.model.encoding import Encoding
 from peerloan.model.onnx_model import OnnxModel
 from peerloan.model.reference_profile import NumberProfile, ReferenceProfile
@@ -26,6 +26,7 @@ from peerloan.registry.manifest import (
     BundleError,
     Manifest,
     decode,
+    decode_definition,
     read_file,
     read_manifest,
 )
@@ -59,7 +60,7 @@ class Bundle:
         self.policy = manifest.policy
         self.model: Scorecard | OnnxModel
         try:
-            self.definition = decode(files["loan.json"], "loan.json", Definition)
+            self.definition = decode_definition(files)
             self.profile = decode(files["profile.json"], "profile.json", ReferenceProfile)
             manifest.check(self.definition)
             _check_profile(self.profile, self.definition)
@@ -129,6 +130,10 @@ class Bundle:
             contributions if explain else None,
             self._reasons.of(values, contributions) if explain else None,
         )
+
+    def flips(self, values: Sequence[Value]) -> list[Flip]:
+        """Find the values of each field that change the decision by themselves: `find_flips`."""
+        return find_flips(self.model, self.policy, self.definition, self.profile, values)
 
     def decide_many(self, loans: Loans, explain: bool | Iterable[int] = True) -> Decisions:
         """Decide on many loans at once; each row equals the result of `decide`.

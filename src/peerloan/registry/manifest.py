@@ -17,6 +17,7 @@ from peerloan.model import arithmetic
 from peerloan.model.arithmetic import IDENTITY, PlattCalibration
 from peerloan.model.policy import THRESHOLD_FIGURES, OperatingPoint, Policy, figures_at
 from peerloan.registry.errors import RegistryError
+from peerloan.registry.extras import EXTRAS_FILE, LOAN_FILE, Extras
 from peerloan.regular_files import FileTooLarge, read_regular_file
 
 FORMAT = 1
@@ -200,11 +201,27 @@ def check_sizes(files: Mapping[str, FileEntry]) -> None:
 def read_definition(folder: Path) -> Definition:
     """Read and verify a version's loan definition without its other files. Raises BundleError."""
     manifest, _ = read_manifest(folder)
-    content = read_file(folder, "loan.json", manifest.files["loan.json"])
+    files = {
+        name: read_file(folder, name, manifest.files[name])
+        for name in (LOAN_FILE, EXTRAS_FILE)
+        if name in manifest.files
+    }
     try:
-        return decode(content, "loan.json", Definition)
+        return decode_definition(files)
     except BundleError as error:
         raise BundleError(f"{folder.name}: {error}") from None
+
+
+def decode_definition(files: Mapping[str, bytes]) -> Definition:
+    """Decode the loan definition from a version's files. Raises BundleError."""
+    definition = decode(files[LOAN_FILE], LOAN_FILE, Definition)
+    if EXTRAS_FILE not in files:
+        return definition
+    extras = decode(files[EXTRAS_FILE], EXTRAS_FILE, Extras)
+    try:
+        return extras.added_to(definition)
+    except ValueError as error:
+        raise BundleError(f"{EXTRAS_FILE}: {error}") from None
 
 
 def read_document(folder: Path, name: str) -> str | None:

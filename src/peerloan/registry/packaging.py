@@ -21,6 +21,7 @@ from peerloan.model.reference_profile import ReferenceProfile
 from peerloan.model.scorecard import Scorecard
 from peerloan.registry.batch import decide_many
 from peerloan.registry.bundle import Bundle
+from peerloan.registry.extras import definition_parts
 from peerloan.registry.manifest import (
     FORMAT,
     MANIFEST,
@@ -115,7 +116,7 @@ def draft(
     recalibrated_on: TrainedOn | None = None,
 ) -> Draft:
     """Make a draft from a trained estimator and the other parts of a version."""
-    parts: dict[str, Any] = {"loan.json": definition, "profile.json": profile}
+    parts: dict[str, Any] = definition_parts(definition) | {"profile.json": profile}
     files: dict[str, bytes] = {}
     kind: Literal["scorecard", "onnx"]
     model: Scorecard | OnnxModel

@@ -68,7 +68,7 @@ def model_card(manifest: Manifest, definition: Definition) -> str:
 Version `{manifest.version}`, made {manifest.created}.
 
 {warning}Predicts for each loan how likely its holder is to be late {days}: that
-{_code(label.column)} will be {_code(label.late)}. The version is
+{_code(label.column)} will be {_code(label.late)}. {_question(definition)}The version is
 {_WHAT.get(manifest.candidate, "another kind of model")}.
 
 ## Intended use
@@ -109,6 +109,12 @@ Version `{manifest.version}`, made {manifest.created}.
 
 The report in the same folder, `report.html`, contains the evidence.
 """
+
+
+def _question(definition: Definition) -> str:
+    if definition.question is None:
+        return ""
+    return f"As a question: {_plain(definition.question)}\n"
 
 
 def _source(book: TrainedOn) -> str:

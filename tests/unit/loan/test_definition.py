@@ -108,6 +108,39 @@ def test_a_valid_definition_is_read() -> None:
     assert definition.texts.lower == ReasonTemplates().lower
 
 
+def test_the_question_and_the_changeable_fields_are_read() -> None:
+    plain = parse_definition(RIGHT, "x.toml")
+    assert plain.question is None
+    assert plain.question_text == "Late?"
+    assert all(field.changeable for field in plain.fields)
+    text = changed('model = "small"', 'model = "small"\nquestion = "Gone bad?"')
+    text = text.replace("min = 0", "min = 0\nchangeable = false")
+    definition = parse_definition(text, "x.toml")
+    assert definition.question == definition.question_text == "Gone bad?"
+    assert [field.name for field in definition.fields if not field.changeable] == ["count"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("question = 3", "expected text or nothing, got a whole number"),
+        ('question = " "', "expected text, got an empty one"),
+        ('question = "a\\u0007b"', "expected text without control characters, got 'a\\x07b'"),
+        (f'question = "{"?" * 201}"', "expected at most 200 characters, got 201"),
+    ],
+)
+def test_a_wrong_question_is_refused(line: str, reason: str) -> None:
+    text = changed('model = "small"', f'model = "small"\n{line}')
+    assert refusal(text) == f"x.toml, line 2, key question: {reason}"
+
+
+def test_a_wrong_changeable_is_refused() -> None:
+    text = changed("min = 0", 'min = 0\nchangeable = "no"')
+    line = line_of(text, "changeable")
+    reason = "key field.changeable: expected true or false, got text"
+    assert refusal(text) == f"x.toml, line {line}, {reason}"
+
+
 def test_a_file_is_read_with_and_without_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "loan.toml"
     for start in (b"", b"\xef\xbb\xbf"):

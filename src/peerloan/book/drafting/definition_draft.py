@@ -92,6 +92,7 @@ def draft_definition(
         *([doubt(_broken_doubt(target.broken, book))] if target.broken else []),
         "",
         f"model = {quote(_model_name(book))}",
+        '# question = "…?" # the question that a decision answers with yes or no, for people',
     ]
     role_lines = [
         line

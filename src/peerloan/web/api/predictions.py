@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from flask import Blueprint, Response, current_app, request
 
-from peerloan.formatting import show_value
+from peerloan.formatting import plural, show_value
 from peerloan.loan import Checked, Problem
 from peerloan.model import OnnxTimeLimit
 from peerloan.web.api.openapi import document
@@ -33,6 +33,7 @@ _FLAGS = {
     "contributions": {"all": True, "none": False},
     "reasons": {"all": True, "none": False},
     "what_if": {"true": True, "false": False},
+    "flips": {"true": True, "false": False},
 }
 
 
@@ -63,6 +64,10 @@ def predictions() -> RawResponse:
     loans, inputs = parse_loans(model, content)
     if isinstance(loans, Checked):
         answer = answer_one(model, loans, options)
+    elif options.flips:
+        given = f"a list of {plural(loans.loans.size, 'loan')}"
+        problem = Problem(None, "?flips", "one loan, an object of its values", given)
+        raise RequestError(400, "Wrong Parameters", sentence([problem]), [problem])
     else:
         answer = answer_many(model, loans, options)
     shared = services()
@@ -105,6 +110,10 @@ def _parse_options(args: Mapping[str, list[str]]) -> ResponseOptions:
             problems.append(Problem(None, f"?{name}", expected, given))
         else:
             flags[name] = choices[values[0]]
+    what_if = flags.get("what_if", "what_if" in args)  # a wrong one is named already
+    if flags.get("flips") and not what_if:
+        expected, given = "what_if=true beside it", "flips=true without it"
+        problems.append(Problem(None, "?flips", expected, given))
     if problems:
         raise RequestError(400, "Wrong Parameters", sentence(problems), problems)
     return ResponseOptions(**flags)

@@ -26,12 +26,14 @@ class ResponseOptions:
     """Options of a response.
 
     `reasons` and `contributions` are whether the response has them. A `what_if` is scored in the
-    same way, but no decision is stored or counted.
+    same way, but no decision is stored or counted. `flips` are the values of single fields that
+    would change the decision, only in a `what_if` of one loan.
     """
 
     reasons: bool = True
     contributions: bool = False
     what_if: bool = False
+    flips: bool = False
 
     @property
     def needs_contributions(self) -> bool:
@@ -75,6 +77,8 @@ def answer_one(serving: LoadedModel, checked: Checked, options: ResponseOptions)
     warnings = checked.warnings + bundle.warnings
     texts = list(map(str, warnings))
     prediction = _prediction(serving, checked.loan_id, texts, decision, options)
+    if options.flips:
+        prediction["flips"] = bundle.flips(checked.values)  # msgspec encodes them
     return Answer(
         serving,
         checked,

@@ -287,7 +287,7 @@ def test_an_unseen_category_and_an_unusual_number_are_warned_of(
 @pytest.mark.parametrize(
     ("query", "expected", "given"),
     [
-        ("?explain=1", "contributions, reasons, what_if", "'1'"),
+        ("?explain=1", "contributions, reasons, what_if, flips", "'1'"),
         ("?reasons=some", "all or none", "'some'"),
         ("?what_if=1", "true or false", "'1'"),
         ("?contributions=", "all or none", "''"),

@@ -72,7 +72,7 @@ def _document(serving: LoadedModel, prefix: str) -> dict[str, Any]:
         "paths": {
             **decision_paths,
             "/v1/predictions": {
-                "post": _predict(example(definition)),
+                "post": _predict(example(definition), definition.question_text),
                 **decision_paths["/v1/predictions"],
             },
             **outcomes.paths(_responses),
@@ -115,7 +115,7 @@ def _document(serving: LoadedModel, prefix: str) -> dict[str, Any]:
     }
 
 
-def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
+def _predict(loan: dict[str, Any] | None, question: str) -> dict[str, Any]:
     loans = {"type": "array", "items": ref("Loan"), "maxItems": MAX_LOANS}
     body = {"oneOf": [ref("Loan"), loans, ref("Columns")]}
     content = _content("json", body)
@@ -147,7 +147,8 @@ def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "operationId": "predict",
         "tags": ["predictions"],
-        "summary": "Predict how likely each loan is to be late in the next quarter, with reasons",
+        "summary": "Predict how likely each loan is to be late, with reasons",
+        "description": f"The question that a prediction answers: {question}",
         "parameters": [
             _parameter(
                 "contributions",
@@ -161,6 +162,13 @@ def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
                 ["true", "false"],
                 "false",
                 "Predict, but store no decision.",
+            ),
+            _parameter(
+                "flips",
+                ["true", "false"],
+                "false",
+                "Whether to return the values of single fields that would change the decision. "
+                "Only for one loan, and with `what_if=true`.",
             ),
             decisions.KEY_HEADER,
         ],
@@ -298,6 +306,11 @@ def _prediction() -> dict[str, Any]:
                 "type": ["object", "null"],
                 "additionalProperties": {"type": "number"},
             },
+            "flips": {
+                "type": "array",
+                "description": "Fields that borrowers can change come first.",
+                "items": _flip(),
+            },
             "model": {
                 "type": "object",
                 "properties": {"version": {"type": "string"}, "digest": {"type": "string"}},
@@ -306,6 +319,38 @@ def _prediction() -> dict[str, Any]:
             "warnings": {"type": "array", "items": {"type": "string"}},
         },
         "required": ["probability", "late", "threshold", "band", "model", "warnings"],
+        "additionalProperties": False,
+    }
+
+
+def _flip() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": "A value of one field with which the decision would be the other one: "
+        "either `value` or `level`.",
+        "properties": {
+            "field": {"type": "string"},
+            "value": {
+                "type": ["number", "null"],
+                "description": "The nearest number in its direction; null: a missing value.",
+            },
+            "level": {"type": "string"},
+            "direction": {
+                "enum": ["up", "down"],
+                "description": "Only if both this value and the loan's are numbers.",
+            },
+            "probability": {"type": "number", "minimum": 0, "maximum": 1},
+            "late": {"type": "boolean"},
+            "changeable": {
+                "type": "boolean",
+                "description": "Whether borrowers can change the field by themselves.",
+            },
+            "found_by": {
+                "enum": ["search"],
+                "description": "Only if some values were tried, so that there may be nearer ones.",
+            },
+        },
+        "required": ["field", "probability", "late", "changeable"],
         "additionalProperties": False,
     }
 
