@@ -17,7 +17,7 @@ ASK_UNIT = "is it in another unit?"
 # Percent or cents, and thousands. Not 12 (months for years): ordinary incomes of a small training
 # table's far end would be suspected.
 _FACTORS = (100, 1_000)
-# A single value is implausible if it exceeds the range by this factor. A fraction that may be
+# A single value is implausible if it is outside by more than this factor. A fraction that may be
 # given in percent needs less, since fractions seldom lie far above those seen.
 _IMPLAUSIBLE, _IMPLAUSIBLE_PERCENT = 10, 2
 
@@ -44,17 +44,18 @@ def ask_unit(field: Field, is_above: bool) -> str:
 def question_unit(field: Field, value: float) -> UnitQuestion | None:
     """Question a number that lies outside the seen range by a factor; None if it does not.
 
-    The factor is 10, or 2 for a fraction that, divided by 100, lies in the seen range.
+    The factor is more than 10, or more than 2 for a fraction that, divided by 100, lies in the
+    seen range.
     """
     seen = field.seen_range
     if seen is None or seen[0] <= value <= seen[1]:
         return None
     is_above = value > seen[1]
     excess = _excess(value, *seen)
-    if excess < (_IMPLAUSIBLE_PERCENT if may_be_percent(field, is_above) else _IMPLAUSIBLE):
+    if excess <= (_IMPLAUSIBLE_PERCENT if may_be_percent(field, is_above) else _IMPLAUSIBLE):
         return None
     suggestion = _in_another_unit(field, value, *seen)
-    if suggestion is None and excess < _IMPLAUSIBLE:
+    if suggestion is None and excess <= _IMPLAUSIBLE:
         return None
     if field.percent and suggestion is not None:
         text = f"{format_exact(value)} is read as {field.show(value)}"

@@ -83,9 +83,9 @@ def test_a_far_value_that_no_unit_explains_is_questioned_without_a_suggestion(
         (SHARE, 1.25),
         (SHARE, 2.4),  # less than twice the range
         (SHARE, 5e-324),
-        (INCOME, 401.0),  # less than ten times below the range
-        (INCOME, 11_999_999.0),
-        (COUNT, 229.0),
+        (INCOME, 400.0),  # not more than ten times below the range
+        (INCOME, 12_000_000.0),
+        (COUNT, 230.0),
         (COUNT, -1.0),
         (DEBT, 0.0),
         (msgspec.structs.replace(COUNT, seen=(0, 0)), 3.0),  # one value has no scale
@@ -184,3 +184,8 @@ def test_no_ordinary_loan_is_questioned(scenario: str) -> None:
         outside += any(warning.code == "out_of_range" for warning in checked.warnings)
         assert [each for each in checked.warnings if each.question] == []
     assert outside or scenario != "rate-shock", "this scenario has values that training did not see"
+
+
+def test_a_loan_of_a_tenth_of_the_smallest_is_small_but_not_absurd() -> None:
+    (warning,) = warnings_of(loan_amnt=100)
+    assert (warning.code, warning.question) == ("out_of_range", None)
