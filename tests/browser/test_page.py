@@ -128,6 +128,23 @@ def test_the_title_has_the_result(page: Page) -> None:
     assert page.driver.title == "Not decided: PeerLoan Risk"
 
 
+def test_a_question_stands_above_the_decision_and_its_button_decides_again(page: Page) -> None:
+    page.fill(ON_TIME | {"revol_util": 40})
+    page.decide()
+    assert page.driver.title == "Check first · PeerLoan Risk"
+    assert "40 is read as 4,000 %. Did you mean 0.40?" in page.text("#questions")
+    assert page.text("#late") == "check the value first"
+
+    # What was changed since is kept.
+    page.fill({"dti": 20})
+    before = page.at("html")
+    page.at("#questions button").send_keys(Keys.ENTER)
+    page.wait_until_left(before)
+    assert (page.value("revol_util"), page.value("dti")) == ("0.4", "20")
+    assert page.text("#late") in ("yes", "no")
+    assert not page.all("#questions")
+
+
 def test_a_list_of_what_is_wrong_has_the_focus(page: Page) -> None:
     page.fill({"dti": "x"})
     page.decide()

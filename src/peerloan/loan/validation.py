@@ -15,6 +15,7 @@ from peerloan.loan.definition import Definition, Field, Value
 from peerloan.loan.spelling import FIRST_INEXACT, Spelling, is_rounded, plain, text_of
 from peerloan.loan.suggestions import Suggestions
 from peerloan.loan.text import TEXT_EXPECTED, stands_for_missing, text_fault
+from peerloan.loan.units import question_unit, show_suggestion
 from peerloan.loan.warning import LoanWarning
 
 # No level is suggested for a field with more levels: something is similar to any text.
@@ -188,7 +189,13 @@ def unusual_value(field: Field, value: float | str, suggestions: Suggestions) ->
     if shown in (low, high):  # they differ only in digits that rounding hides
         shown, low, high = (format_exact(number) for number in (value, *seen))
     text = f"{shown} is outside the range seen in training, {low} to {high}"
-    return LoanWarning(field.name, "out_of_range", text)
+    if (asked := question_unit(field, value)) is None:
+        return LoanWarning(field.name, "out_of_range", text)
+    if asked.suggestion is None:
+        return LoanWarning(field.name, "out_of_range", text, asked.text)
+    # Earlier releases wrote this sentence without its end, and replay either as the other.
+    text += f" (did you mean {show_suggestion(field, asked.suggestion)}?)"
+    return LoanWarning(field.name, "unit-suspected", text, *asked)
 
 
 def _hint(value: str, levels: tuple[str, ...], suggestions: Suggestions) -> str:

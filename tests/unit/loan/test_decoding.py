@@ -19,9 +19,12 @@ from peerloan.loan import (
     Decoder,
     Definition,
     Loans,
+    Suggestions,
     TextColumn,
     parse_definition,
+    unusual_values,
 )
+from peerloan.loan.decoding import unusual_rows
 
 DEFINITION = parse_definition(
     """
@@ -48,6 +51,7 @@ seen = [100.0, 5000.0]
 name = "rate"
 kind = "number"
 label = "Rate"
+percent = true
 min = -1.0
 missing = true
 seen = [0.0, 1.0]
@@ -105,7 +109,7 @@ fitting = st.fixed_dictionaries(
         "rating": st.sampled_from("ABC"),
     },
     optional={
-        "rate": st.one_of(st.none(), st.floats(-1, 2)),
+        "rate": st.one_of(st.none(), st.floats(-1, 2), st.floats(2, 200)),
         "open loans": st.one_of(st.none(), st.integers(0, 9), st.just(2.0)),
         "Möbel": st.one_of(st.none(), st.sampled_from(["lamp", "table: round", "sofa", "a:b"])),
         "loan_id": st.one_of(st.none(), st.text("ab", min_size=1), st.integers()),
@@ -133,6 +137,8 @@ def same(found: Checked | None, close: Checked) -> bool:
 @given(anything)
 @example({**GOOD, "income.monthly": 2**53 + 1})
 @example({**GOOD, "rate": -0.0})
+@example({**GOOD, "income.monthly": 90_000})
+@example({**GOOD, "income.monthly": 0.002, "rate": 60, "Möbel": "sofa"})
 @example({**GOOD, "loan_id": "a", "number of loan": "a"})
 @example({**GOOD, "loan_id": None, "number of loan": 5.0})
 def test_a_decoded_loan_equals_a_checked_one(record: dict[str, Any]) -> None:
@@ -207,7 +213,9 @@ def agree(found: CheckedLoans, close: list[Checked]) -> None:
     made = CheckedLoans.of(DEFINITION, close)
     assert found.loans.rows() == [each.values for each in close]
     assert list(found.loan_ids) == list(made.loan_ids)
-    assert found.warnings == made.warnings
+    assert found.warnings == made.warnings == unusual_values(found.loans, Suggestions())
+    questioned = [i for i, loan in made.warnings.items() if any(each.question for each in loan)]
+    assert unusual_rows(found.loans)[questioned].all()
     assert columns_of(found.loans) == columns_of(made.loans)
     assert msgspec.json.encode(found.values_by_field) == msgspec.json.encode(made.values_by_field)
 

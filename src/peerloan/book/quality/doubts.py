@@ -24,6 +24,7 @@ from peerloan.formatting import agree, format_number, percent_of, plural, show_v
 from peerloan.loan import MAX_RUN_COMPARISONS, Definition, Field, Label, Suggestions
 from peerloan.loan.decoding import unusual_rows
 from peerloan.loan.text import stands_for_missing
+from peerloan.loan.units import ASK_UNIT, ask_unit, may_be_percent
 from peerloan.loan.validation import unusual_value
 from peerloan.stats.arrays import Codes
 
@@ -272,13 +273,13 @@ class _Numbers:
         book_range = f"the book has {show(self._lowest)} to {show(self._highest)}"
         thousands = self._thousands.doubt(self._highest, field.seen_range, median == "below")
         if median:
-            hint = f"; {thousands.text}" if thousands else ""
-            if field.percent and median == "above":
-                hint = "; is it given in percent? Expected 0.1306 for 13.06 %"
-            elif not hint:
-                hint = "; is it in another unit?"
+            is_above = median == "above"
+            if thousands and not may_be_percent(field, is_above):
+                hint = thousands.text
+            else:
+                hint = ask_unit(field, is_above)
             rows = below if median == "below" else above
-            text = f"{field.name}: the median is {median} {seen} ({book_range}){hint}"
+            text = f"{field.name}: the median is {median} {seen} ({book_range}); {hint}"
             yield Doubt(f"{text}: {plural(rows, 'row')}", rows)
             return
         if thousands:
@@ -297,7 +298,7 @@ class _Numbers:
                 yield Doubt(
                     f"{self._field.name}: {percent_of(rows, self._count)} of the values are "
                     f"{limit} ({plural(rows, 'row')}), where at most 5 % of those trained on are; "
-                    "is it in another unit?",
+                    + ASK_UNIT,
                     rows,
                 )
 

@@ -270,9 +270,10 @@ def count_references(database: Database, version: str) -> int:
 
 
 def _warnings_agree(stored: str | None, computed: str | None) -> bool:
-    """Return whether two texts of warnings are the same, except for suggested levels.
+    """Return whether two texts of warnings are the same, except for suggested values.
 
-    The number of suggestions in a request is limited, so they do not follow from the loan alone.
+    The number of suggested levels in a request is limited, so they do not follow from the loan
+    alone. Earlier releases suggested no numbers.
     """
     if stored is None or computed is None or stored == computed:
         return stored == computed
@@ -287,8 +288,9 @@ def _warnings_agree(stored: str | None, computed: str | None) -> bool:
 
 
 def _sentences_agree(stored: str, computed: str) -> bool:
+    shorter, longer = sorted((stored, computed), key=len)
     return stored == computed or (
-        stored.startswith(f"{computed} (did you mean ") and stored.endswith("?)")
+        longer.startswith(f"{shorter} (did you mean ") and longer.endswith("?)")
     )
 
 

@@ -25,6 +25,8 @@ from peerloan.web.services import require_champion, services
 blueprint = Blueprint("pages", __name__)
 # The names of inputs of loan fields have this prefix: a field may have the name of another input.
 PREFIX = "field."
+# The button below a question about a value has this prefix: its value replaces the input's.
+SUGGESTED = "suggested."
 _MAX_PASTED_CHARACTERS = 100_000
 # Most characters of an invalid value that the form shows again.
 _MAX_SHOWN_CHARACTERS = 1_000
@@ -143,7 +145,7 @@ def _from_form(definition: Definition, form: Mapping[str, str]) -> dict[str, Any
     """Return the loan in a form, unchecked; empty inputs are left out."""
     record: dict[str, Any] = {}
     for field in definition.fields:
-        text = form.get(PREFIX + field.name, "")
+        text = form.get(SUGGESTED + field.name) or form.get(PREFIX + field.name, "")
         value: float | str | None = text or None
         if field.is_number:
             try:
@@ -193,6 +195,7 @@ def _page(
         bundle=current.bundle,
         fields=definition.fields,
         prefix=PREFIX,
+        suggested=SUGGESTED,
         values=values,
         errors=by_field,
         # A pasted loan may have unknown names. The form has no inputs for them.

@@ -79,6 +79,7 @@ def answer_one(serving: LoadedModel, checked: Checked, options: ResponseOptions)
     prediction = _prediction(serving, checked.loan_id, texts, decision, options)
     if options.flips:
         prediction["flips"] = bundle.flips(checked.values)  # msgspec encodes them
+    prediction |= _questions_member(checked.warnings)
     return Answer(
         serving,
         checked,
@@ -115,6 +116,8 @@ def answer_many(serving: LoadedModel, checked: CheckedLoans, options: ResponseOp
         _prediction(serving, loan_id, loan_texts, decision, options)
         for loan_id, loan_texts, decision in zip(checked.loan_ids, texts, decisions, strict=True)
     ]
+    for i, loan_warnings in checked.warnings.items():
+        predictions[i] |= _questions_member(loan_warnings)
     return Answer(
         serving,
         checked,
@@ -144,7 +147,11 @@ def rebuild_answer(
             del prediction["reasons"]
         if options.contributions:
             prediction |= _recompute_contributions(bundle, inputs, decision)
-        predictions.append(prediction | {"model": model, "warnings": warnings})
+        prediction |= {"model": model, "warnings": warnings}
+        # The ledger has only the sentences of warnings. Most loans have only the version's.
+        if len(warnings) > len(bundle.warnings):
+            prediction |= _recompute_questions(inputs, decision)
+        predictions.append(prediction)
     if not is_list:
         return predictions[0]
     list_members: dict[str, Any] = {}
@@ -209,6 +216,29 @@ def _recompute_contributions(
         raise LookupError(str(error)) from error
     explain = stored.reasons is not None or bundle.is_additive
     return _margin_members(bundle, bundle.decide(checked.values, explain=explain))
+
+
+def _questions_member(warnings: Sequence[LoanWarning]) -> dict[str, Any]:
+    """Return the member of a prediction with the questions about implausible values, if any."""
+    questions = [
+        {
+            "code": warning.code,
+            "field": warning.field,
+            "text": warning.question,
+            "suggestion": warning.suggestion,
+        }
+        for warning in warnings
+        if warning.question is not None
+    ]
+    return {"questions": questions} if questions else {}
+
+
+def _recompute_questions(inputs: InputReader, stored: StoredDecision) -> dict[str, Any]:
+    """Recompute the questions about a stored loan; none if its inputs can't be read."""
+    try:
+        return _questions_member(inputs.read(stored.inputs).warnings)
+    except InputUnreadable:
+        return {}
 
 
 def _margin_members(bundle: Bundle, decision: Decision) -> dict[str, Any]:

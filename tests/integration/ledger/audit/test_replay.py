@@ -72,6 +72,7 @@ def odd_loans(loan: dict[str, Any]) -> list[str]:
         plain.replace("14.46", "1446e-2").replace("42000", "4.2e4"),
         json.dumps(loan | {"annual_inc": 1e300, "dti": 5e-324, "int_rate": 1.0}, indent=3),
         json.dumps(loan | {"delinq_2yrs": 9007199254740993}),
+        json.dumps(loan | {"loan_amnt": 12, "revol_util": 64.7, "dti": 1446}),
     ]
 
 
@@ -172,6 +173,23 @@ def test_a_field_of_another_version_is_ignored_again(
     shutil.rmtree(store.root / "versions" / wide)
     code, report = replay(run, database)
     assert (code, report["identical"]) == (0, 10), report
+
+
+def test_warnings_of_earlier_releases_have_no_suggested_numbers(
+    store: Store, version_of: VersionOf, loan: dict[str, Any], database: Database, run: Run
+) -> None:
+    store.promote(version_of("additive"))
+    percent = loan | {"revol_util": 40}
+    new, earlier, changed = post(service(store, database), [percent] * 3)
+    warnings = kept_of(database, new).warnings
+    assert warnings is not None
+    hint = " (did you mean 0.40?)"
+    assert hint in warnings
+    alter(database, earlier, warnings=warnings.replace(hint, ""))
+    alter(database, changed, warnings=warnings.replace(hint, hint.replace("0.40", "0.30")))
+    code, report = replay(run, database)
+    assert (code, report["identical"], report["different"]) == (1, 2, {"warnings": 1})
+    assert [each["id"] for each in report["differences"]] == [changed]
 
 
 @pytest.mark.parametrize("candidate", ["additive", "basic"])

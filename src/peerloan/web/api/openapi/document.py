@@ -289,6 +289,19 @@ def _prediction() -> dict[str, Any]:
         },
         "required": ["feature", "value", "contribution", "sentence"],
     }
+    question = {
+        "type": "object",
+        "properties": {
+            "code": {"enum": ["unit-suspected", "out_of_range"]},
+            "field": {"type": "string"},
+            "text": {"type": "string"},
+            "suggestion": {
+                "type": ["number", "null"],
+                "description": "The value that may be meant; null if no unit explains the value.",
+            },
+        },
+        "required": ["code", "field", "text", "suggestion"],
+    }
     return {
         "type": "object",
         "properties": {
@@ -317,6 +330,12 @@ def _prediction() -> dict[str, Any]:
                 "required": ["version", "digest"],
             },
             "warnings": {"type": "array", "items": {"type": "string"}},
+            "questions": {
+                "type": "array",
+                "description": "Implausible values to check first. Absent if there are "
+                "none, and in stored decisions.",
+                "items": question,
+            },
         },
         "required": ["probability", "late", "threshold", "band", "model", "warnings"],
         "additionalProperties": False,
