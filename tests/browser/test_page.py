@@ -90,8 +90,8 @@ def test_a_decision_shows_its_reasons(page: Page) -> None:
 
     probability = page.probability()
     assert page.text("#late") in ("Yes", "No")
-    assert page.text("#threshold") == "4.76 %"
-    assert (page.text("#late") == "Yes") == (probability >= 4.76)
+    assert page.text("#threshold") == "2.45 %"
+    assert (page.text("#late") == "Yes") == (probability >= 2.45)
     assert page.text("#band") in ("low", "medium", "high", "very high")
     reasons = page.all("#reasons li")
     assert 1 <= len(reasons) <= 4

@@ -135,6 +135,22 @@ def test_balanced_is_the_cost_at_which_all_late_loans_weigh_as_much_as_the_other
     assert Policy.balanced(0.02).threshold == Policy.by_cost(0.98 / 0.02).threshold
 
 
+class PolicyBefore(msgspec.Struct, frozen=True):
+    """A policy as the release before reads it, which knows no aim `balanced`."""
+
+    aim: str
+    aim_value: float
+    threshold: float
+    threshold_margin: float
+    band_margins: tuple[float, float, float]
+
+
+def test_the_release_before_reads_the_default_policy() -> None:
+    policy = Policy.balanced(0.022)
+    read = msgspec.json.decode(msgspec.json.encode(policy), type=PolicyBefore)
+    assert msgspec.structs.asdict(read) == msgspec.structs.asdict(policy)
+
+
 @pytest.mark.parametrize(
     ("text", "policy"),
     [
