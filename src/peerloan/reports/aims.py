@@ -16,8 +16,9 @@ from peerloan.model.policy import (
 
 # The card and the report both contain it.
 AIMS_NOTE = (
-    "The figures of other aims are read from the trade-off table, whose thresholds are at most "
-    "0.5 % of the loans apart. The option --aim of peerloan models policy chooses another aim."
+    "The figures of balanced and cost, unless chosen, are those of the next higher threshold of "
+    "the trade-off table, which flags slightly fewer loans. The option --aim of peerloan models "
+    "policy chooses another aim."
 )
 
 
