@@ -125,6 +125,24 @@ def format_probability(probability: float) -> str:
     return f"{100 * probability:.2f} %" if probability >= 0.0001 else "under 0.01 %"
 
 
+def probability_in_words(probability: float) -> str:
+    """Say what a probability of being late means: 'of 15 such loans one is late'.
+
+    The fraction is the closest one among 1/n, (n − 1)/n and tenths, where n is at most 1,000.
+    """
+    rarer = min(probability, 1 - probability)
+    if rarer < 0.001:
+        if probability < 0.5:
+            return "fewer than one in 1,000 such loans is late"
+        return "more than 999 in 1,000 such loans are late"
+    n = int(1 / rarer)
+    fractions = ((1, n), (1, n + 1), (round(10 * rarer), 10))
+    count, loans = min(fractions, key=lambda fraction: abs(fraction[0] / fraction[1] - rarer))
+    if probability > 0.5:
+        count = loans - count
+    return f"of {loans:,} such loans {f'{count} are' if count > 1 else 'one is'} late"
+
+
 def format_plain(number: float) -> str:
     """Format a number as a person types it: at most six significant digits, no separators.
 

@@ -89,9 +89,9 @@ def test_a_decision_shows_its_reasons(page: Page) -> None:
     page.decide()
 
     probability = page.probability()
-    assert page.text("#late") in ("yes", "no")
-    assert page.text("#threshold") == "4.76 %"
-    assert (page.text("#late") == "yes") == (probability >= 4.76)
+    assert page.text("#late") in ("Yes", "No")
+    assert page.text("#threshold") == "2.45 %"
+    assert (page.text("#late") == "Yes") == (probability >= 2.45)
     assert page.text("#band") in ("low", "medium", "high", "very high")
     reasons = page.all("#reasons li")
     assert 1 <= len(reasons) <= 4
@@ -114,11 +114,11 @@ def test_the_title_has_the_result(page: Page) -> None:
     assert page.driver.title == "PeerLoan Risk"
     page.fill(LATE)
     page.decide()
-    assert page.text("#late") == "yes"
-    assert page.driver.title == "Late: yes · PeerLoan Risk"
+    assert page.text("#late") == "Yes"
+    assert page.driver.title == "Late: Yes · PeerLoan Risk"
     page.fill(ON_TIME)
     page.decide()
-    assert page.driver.title == "Late: no · PeerLoan Risk"
+    assert page.driver.title == "Late: No · PeerLoan Risk"
     page.fill({"dti": "x"})
     page.decide()
     assert page.driver.title == "Not decided: PeerLoan Risk"
@@ -156,7 +156,7 @@ def test_of_the_clients_two_examples_the_second_is_riskier(page: Page) -> None:
     page.fill(ON_TIME)
     page.decide()
     first = page.probability()
-    assert page.text("#late") == "no"
+    assert page.text("#late") == "No"
 
     page.open().fill(LATE)
     page.decide()

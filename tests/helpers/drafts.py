@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from peerloan.loan import Definition, Loans, parse_definition
-from peerloan.model import NumberTable, Policy, ReferenceProfile, Scorecard
+from peerloan.model import NumberTable, OperatingPoint, Policy, ReferenceProfile, Scorecard
 from peerloan.model.arithmetic import to_unit
 from peerloan.registry import Draft, Manifest, TrainedOn, ValidationFigures, draft
 from peerloan.stats.arrays import Numbers
@@ -81,6 +81,7 @@ def report_manifest(
     candidate: str = "additive",
     metrics: dict[str, float] | None = None,
     intervals: dict[str, tuple[float, float]] | None = None,
+    trade_off: tuple[OperatingPoint, ...] = (),
 ) -> Manifest:
     """A manifest with all that a report page and a model card show."""
     return Manifest(
@@ -98,4 +99,5 @@ def report_manifest(
         golden=(),
         files={},
         intervals=intervals or {},
+        trade_off=trade_off,
     )

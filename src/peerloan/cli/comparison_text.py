@@ -27,10 +27,10 @@ _VERDICTS = {
     "no difference": "no detectable difference on these loans",
 }
 _DECISIONS = (
-    (0, 0, "no by both"),
-    (0, 1, "no by A, yes by B"),
-    (1, 0, "yes by A, no by B"),
-    (1, 1, "yes by both"),
+    (0, 0, "flagged by neither"),
+    (0, 1, "flagged by B only"),
+    (1, 0, "flagged by A only"),
+    (1, 1, "flagged by both"),
 )
 
 

@@ -14,6 +14,7 @@ import click
 
 from peerloan.errors import PeerLoanError
 from peerloan.loan import Definition, default_definition, read_definition
+from peerloan.model.policy import PLAIN_AIMS, USUAL_AIMS
 from peerloan.registry import Bundle, Store
 from peerloan.settings import read_settings
 
@@ -38,9 +39,11 @@ DEFINITION = click.option(
     help="Loan definition to use (TOML). Default: the champion's, else PeerLoan's own.",
 )
 
+_AIMS = "balanced, cost=RATIO, capacity=SHARE, recall=SHARE or f2"
+
 
 class _Aim(click.ParamType[tuple[str, float]]):
-    """Parses the aim of a threshold, NAME=VALUE."""
+    """Parses the aim of a threshold: NAME=VALUE, or NAME of an aim without a value."""
 
     name = "aim"
 
@@ -48,25 +51,23 @@ class _Aim(click.ParamType[tuple[str, float]]):
         if isinstance(value, tuple):
             return value
         name, _, number = str(value).partition("=")
-        if name == "f2" and not number:
+        if name in PLAIN_AIMS and not number:
             return name, 0.0
         try:
-            if name not in ("cost", "capacity", "recall"):
+            if name not in USUAL_AIMS or name in PLAIN_AIMS:
                 raise ValueError
             return name, float(number)
         except ValueError:
-            raise click.BadParameter(
-                f"expected cost=RATIO, capacity=SHARE, recall=SHARE or f2, given {value!r}"
-            ) from None
+            raise click.BadParameter(f"expected {_AIMS}, given {value!r}") from None
 
 
 AIM = click.option(
     "--aim",
     type=_Aim(),
-    metavar="NAME=VALUE",
-    default="cost=20",
+    metavar="NAME[=VALUE]",
+    default="balanced",
     show_default=True,
-    help="Aim of the threshold: cost=RATIO, capacity=SHARE, recall=SHARE or f2.",
+    help=f"Aim of the threshold: {_AIMS}.",
 )
 
 

@@ -16,6 +16,16 @@ BANDS = ("low", "medium", "high", "very high")
 # The default cost of a missed late loan. The unit is the cost of one false alarm: a loan that is
 # flagged and then paid on time.
 DEFAULT_COST_RATIO = 20.0
+# Each aim with its usual value; it is 0 for an aim without a value.
+USUAL_AIMS = {
+    "balanced": 0.0,
+    "cost": DEFAULT_COST_RATIO,
+    "capacity": 0.1,
+    "recall": 0.8,
+    "f2": 0.0,
+}
+# The aims without a value.
+PLAIN_AIMS = ("balanced", "f2")
 # The figures that depend on the threshold.
 THRESHOLD_FIGURES = ("recall", "flagged")
 
@@ -58,6 +68,15 @@ class Policy(msgspec.Struct, frozen=True):
         return cls.at(1 / (1 + ratio), "cost", ratio)
 
     @classmethod
+    def balanced(cls, late_rate: float) -> Policy:
+        """Return the policy whose threshold is the late rate of a table.
+
+        With calibrated probabilities it decides as a threshold of 0.5 would after weighting the
+        loans so that late and on-time ones have equal weight.
+        """
+        return cls.at(late_rate, "balanced", 0.0)
+
+    @classmethod
     def at(cls, threshold: float, aim: str, aim_value: float) -> Policy:
         """Return a policy with this threshold and the default bands.
 
@@ -81,14 +100,15 @@ class Policy(msgspec.Struct, frozen=True):
     def by_aim(cls, aim: str, value: float, trade_off: Sequence[OperatingPoint]) -> Policy:
         """Return the policy that reaches an aim. Raises ValueError if no threshold does.
 
+        - `balanced`: weigh late and on-time loans equally; `value` is not used
         - `cost`: minimize the expected cost; a missed late loan costs `value` false alarms
         - `capacity`: flag as many loans as possible, but at most the share `value` of all loans
         - `recall`: flag as few loans as possible, but at least the share `value` of the late ones
         - `f2`: maximize the F-measure that weighs recall twice as much as precision (van
-          Rijsbergen 1979)
+          Rijsbergen 1979); `value` is not used
 
-        All aims but `cost` choose a row of the trade-off table, so they are reached only as
-        closely as its rows allow.
+        `capacity`, `recall` and `f2` choose a row of the trade-off table, so they are reached only
+        as closely as its rows allow.
         """
         check_aim(aim, value)
         if aim == "cost":
@@ -97,6 +117,8 @@ class Policy(msgspec.Struct, frozen=True):
             raise ValueError(
                 f"{aim}: needs a trade-off table, and this version was published without one"
             )
+        if aim == "balanced":
+            return cls.balanced(late_rate_of(trade_off))
         if aim == "capacity":
             affordable = [row for row in trade_off if row.flagged <= value]
             if not affordable:
@@ -148,22 +170,40 @@ class Policy(msgspec.Struct, frozen=True):
 
 def check_aim(aim: str, value: float) -> None:
     """Raise ValueError unless an aim exists and its value is in range."""
-    if aim not in ("cost", "capacity", "recall", "f2"):
-        raise ValueError(f"aim: expected cost, capacity, recall or f2, given {aim!r}")
+    if aim not in USUAL_AIMS:
+        raise ValueError(f"aim: expected {', '.join(USUAL_AIMS)}, given {aim!r}")
     if aim == "cost" and not 0 < value < 1e6:
         raise ValueError(f"cost: expected a ratio above 0 and below 1,000,000, given {value:g}")
     if aim in ("capacity", "recall") and not 0 < value < 1:
         raise ValueError(f"{aim}: expected a share between 0 and 1, given {value:g}")
 
 
+def spell_aim(aim: str, value: float) -> str:
+    """Write an aim with its value as the option `--aim` takes it: `balanced`, `cost=20`."""
+    return aim if aim in PLAIN_AIMS else f"{aim}={value:g}"
+
+
+def late_rate_of(trade_off: Sequence[OperatingPoint]) -> float:
+    """Return the late rate of a trade-off table's loans: its last threshold flags all of them."""
+    return max(trade_off, key=lambda row: row.flagged).precision
+
+
+def operating_point(policy: Policy, trade_off: Sequence[OperatingPoint]) -> OperatingPoint:
+    """Look up the results of a policy's threshold in a trade-off table that is not empty.
+
+    They are those of the last row that reaches the threshold.
+    """
+    rows = [row for row in trade_off if row.margin >= policy.threshold_margin]
+    if not rows:  # the threshold is above every row, so it flags fewer loans than any of them
+        return OperatingPoint(policy.threshold_margin, 0.0, 0.0, 0.0)
+    return max(rows, key=lambda row: row.flagged)
+
+
 def figures_at(policy: Policy, trade_off: Sequence[OperatingPoint]) -> dict[str, float]:
     """Look up recall and the flagged share of a policy's threshold; empty without a table."""
     if not trade_off:
         return {}
-    rows = [row for row in trade_off if row.margin >= policy.threshold_margin]
-    if not rows:  # the threshold is above every row, so it flags fewer loans than any of them
-        return {"recall": 0.0, "flagged": 0.0}
-    row = max(rows, key=lambda row: row.flagged)
+    row = operating_point(policy, trade_off)
     return {"recall": row.recall, "flagged": row.flagged}
 
 

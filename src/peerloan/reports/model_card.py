@@ -10,10 +10,13 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 
+from peerloan.formatting import percent
 from peerloan.loan import Definition
-from peerloan.model import BANDS, Policy
+from peerloan.model import BANDS, OperatingPoint, Policy
 from peerloan.model.arithmetic import probability
+from peerloan.model.policy import late_rate_of, operating_point
 from peerloan.registry import Manifest, TrainedOn
+from peerloan.reports.aims import AIMS_NOTE, compare_aims, cost_ratio
 
 # The card and the report both contain it.
 INTENDED_USE = (
@@ -84,7 +87,7 @@ Version `{manifest.version}`, made {manifest.created}.
 
 ## Policy
 {policy_in_words(manifest.policy)}
-
+{_aims(manifest)}
 {_table(["band", "probability"], band_ranges(manifest.policy))}
 
 ## Features
@@ -115,6 +118,43 @@ def _question(definition: Definition) -> str:
     if definition.question is None:
         return ""
     return f"As a question: {_plain(definition.question)}\n"
+
+
+def _aims(manifest: Manifest) -> str:
+    """Return the section of the aims; empty for a version without a trade-off table."""
+    policy, trade_off = manifest.policy, manifest.trade_off
+    if not trade_off:
+        return ""
+    rows = [
+        (
+            f"{row.aim} (chosen)" if row.is_chosen else row.aim,
+            *map(percent, (row.threshold, *_shares(row.result))),
+            f"{row.cost:,.0f}",
+        )
+        for row in compare_aims(policy, _at_policy(manifest), trade_off)
+    ]
+    return f"""
+### Aims beside each other
+{_table(["aim", "threshold", "flagged", "recall", "precision", "cost"], rows)}
+
+Cost is that of 1,000 loans: a false alarm costs 1, and a missed late loan {cost_ratio(policy):g}.
+{AIMS_NOTE}
+
+### Bands"""
+
+
+def _shares(result: OperatingPoint) -> tuple[float, float, float]:
+    return result.flagged, result.recall, result.precision
+
+
+def _at_policy(manifest: Manifest) -> OperatingPoint:
+    """Return the results at the threshold, as the performance table has them."""
+    policy, trade_off, metrics = manifest.policy, manifest.trade_off, manifest.metrics
+    if not {"flagged", "recall"} <= metrics.keys():
+        return operating_point(policy, trade_off)
+    flagged, recall = metrics["flagged"], metrics["recall"]
+    precision = late_rate_of(trade_off) * recall / flagged if flagged else 0.0
+    return OperatingPoint(policy.threshold_margin, flagged, recall, precision)
 
 
 def _source(book: TrainedOn) -> str:
@@ -155,9 +195,11 @@ def window(horizon: tuple[int, int]) -> str:
 def policy_in_words(policy: Policy) -> str:
     """Describe the threshold and its aim in a sentence."""
     value = policy.aim_value
-    rule = f"A loan is predicted late (yes) from a probability of {policy.threshold:.4f} on"
+    rule = f"A loan is flagged (Yes) from a probability of {policy.threshold:.4f} on"
     share = f"{100 * value:g} %"
     why = {
+        "balanced": "this is the late rate of its table, and decides as 0.5 would if late and "
+        "on-time loans had equal weight",
         "cost": f"where a missed late loan costs as much as {value:g} false alarms, yes and no "
         "have equal expected costs there",
         "capacity": f"this flags the riskiest {share} of the loans, as many as can be reviewed",

@@ -17,8 +17,10 @@ from peerloan.formatting import (
     show_rate,
     signed,
 )
+from peerloan.model.policy import operating_point
 from peerloan.registry import Manifest
 from peerloan.reports import charts
+from peerloan.reports.aims import AIMS_NOTE, AimRow, compare_aims, cost_ratio
 from peerloan.reports.charts import Line
 from peerloan.reports.model_card import (
     INTENDED_USE,
@@ -54,6 +56,9 @@ def report_page(report: Report, manifest: Manifest) -> str:
         report=report,
         notice=_notice(report, manifest),
         policy_in_words=policy_in_words(report.policy),
+        aims=_aims(report, manifest),
+        aims_note=AIMS_NOTE,
+        ratio=cost_ratio(report.policy),
         interval=show_interval,
         percent=percent,
         plural=plural,
@@ -66,6 +71,14 @@ def report_page(report: Report, manifest: Manifest) -> str:
         chart = reliability_chart([("before", report.before), ("after", report.after)])
         return page("recalibration.html.j2", reliability_chart=chart)
     return page("policy.html.j2", bands=band_ranges(report.policy))
+
+
+def _aims(report: Report, manifest: Manifest) -> list[AimRow]:
+    """Compare the aim of the report's policy with the other aims."""
+    policy, trade_off = report.policy, manifest.trade_off
+    if isinstance(report, TrainingReport | RecalibrationReport):
+        return compare_aims(policy, report.at_threshold, trade_off)
+    return compare_aims(policy, operating_point(policy, trade_off), trade_off)
 
 
 def _notice(report: Report, manifest: Manifest) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from peerloan.model import OperatingPoint, Policy, probabilities
 from peerloan.model.arithmetic import probability
-from peerloan.model.policy import DEFAULT_COST_RATIO
+from peerloan.reports.aims import cost_ratio, expected_cost
 from peerloan.reports.model_card import band_ranges
 from peerloan.reports.report_json import BandRow, PolicyFigures, ThresholdRow
 from peerloan.stats.arrays import Numbers
@@ -41,7 +41,7 @@ def policy_figures(
     policy: Policy, thresholds: Sequence[OperatingPoint], scored: ScoredOutcomes
 ) -> PolicyFigures:
     """Compute the results of the policy's threshold and bands, and of about fifteen others."""
-    ratio = policy.aim_value if policy.aim == "cost" else DEFAULT_COST_RATIO
+    ratio = cost_ratio(policy)
     rate, chosen = float(scored.late.mean()), at_policy(policy, scored)
     nearest = [min(thresholds, key=lambda row: abs(row.flagged - share)) for share in _SHARES]
     others = [row for row in dict.fromkeys(nearest) if row.flagged != chosen.flagged]
@@ -50,7 +50,7 @@ def policy_figures(
             row=row,
             threshold=probability(row.margin),
             lift=row.precision / rate,
-            cost=1000 * (row.flagged * (1 - row.precision) + ratio * rate * (1 - row.recall)),
+            cost=expected_cost(row, ratio, rate),
             is_chosen=row is chosen,
         )
         for row in sorted([*others, chosen], key=lambda row: row.flagged)

@@ -16,7 +16,7 @@ from peerloan.loan import Definition, Loans, TextColumn
 from peerloan.loan.spelling import normalize_levels
 from peerloan.model import PlattCalibration, Policy, ReferenceProfile, Scorecard
 from peerloan.model.onnx_model import OnnxModel
-from peerloan.model.policy import DEFAULT_COST_RATIO, check_aim
+from peerloan.model.policy import check_aim
 from peerloan.registry import (
     CandidateScore,
     Draft,
@@ -53,10 +53,10 @@ from peerloan.training.trade_off import trade_off
 
 @dataclass(frozen=True)
 class Aim:
-    """The aim of the threshold: `cost`, `capacity`, `recall` or `f2`, and its value."""
+    """The aim of the threshold and its value (see `Policy.by_aim`)."""
 
-    name: str = "cost"
-    value: float = DEFAULT_COST_RATIO
+    name: str = "balanced"
+    value: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def train(
         table.loans,
         table.late,
         _search_plan(candidates, fast),
-        _search_threshold(aim),
+        _search_threshold(aim, table.late),
         progress,
     )
     drafts = _draft_all(_TrainingRun(table, later_table, result, aim), progress)
@@ -142,10 +142,14 @@ def _search_plan(candidates: Sequence[str], fast: bool) -> SearchPlan:
     return SearchPlan(first_settings(grids), QUICK_FOLDS) if fast else SearchPlan(grids)
 
 
-def _search_threshold(aim: Aim) -> float:
-    """Return the threshold of the search's figures, at which costs are equal."""
-    ratio = aim.value if aim.name == "cost" else DEFAULT_COST_RATIO
-    return Policy.by_cost(ratio).threshold_margin
+def _search_threshold(aim: Aim, late: Numbers) -> float:
+    """Return the threshold of the search's figures: the aim's, if it needs no trade-off table.
+
+    Else it is the threshold of the default aim.
+    """
+    if aim.name == "cost":
+        return Policy.by_cost(aim.value).threshold_margin
+    return Policy.balanced(float(late.mean())).threshold_margin
 
 
 def _draft_all(run: _TrainingRun, progress: Progress) -> list[Draft]:

@@ -109,6 +109,7 @@ def test_the_help_lists_every_command(call: Call) -> None:
         ["train", "x.csv", "--aim", "cost"],
         ["train", "x.csv", "--aim", "recall="],
         ["train", "x.csv", "--aim", "f2=1"],
+        ["train", "x.csv", "--aim", "balanced=1"],
         ["train", "x.csv", "--aim", ""],
         ["train", "x.csv", "--recalibrate", "v-1", "--quick"],
         ["train", "x.csv", "--recalibrate", "v-1", "--candidate", "binned"],

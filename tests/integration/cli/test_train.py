@@ -120,6 +120,39 @@ def test_the_printed_table_marks_the_chosen_candidate(
     assert {store.manifest(version).policy.aim for version in store.versions()} == {"f2"}
 
 
+def test_the_threshold_is_the_late_rate_unless_an_aim_is_named(
+    run: Run, tmp_path: Path, book: Path
+) -> None:
+    train = ("train", book, "--quick", "--candidate", "logistic", "--json")
+    done = run(*train)
+    assert done.returncode == 0, done.stderr
+    output = json.loads(done.stdout)
+    (made,) = output["candidates"]
+    rate = output["label"]["late_share"]
+    policy = manifest(version_folder(tmp_path, made["version"]))["policy"]
+    assert (policy["aim"], policy["aim_value"]) == ("balanced", 0.0)
+    assert policy["threshold"] == pytest.approx(rate, abs=1e-9)
+    shown = run("models", "show", made["version"]).stdout
+    assert f"{policy['threshold']} (balanced)" in shown
+    for name in ("report.html", "card.md"):
+        text = (version_folder(tmp_path, made["version"]) / name).read_text("utf-8")
+        assert "this is the late rate of its table" in text
+        for aim in ("balanced", "cost=20", "capacity=0.1", "recall=0.8", "f2"):
+            assert aim in text.split("Aims beside each other")[1]
+
+    done = run(*train, "--aim", "cost=20")
+    assert done.returncode == 0, done.stderr
+    (costly,) = json.loads(done.stdout)["candidates"]
+    by_cost = manifest(version_folder(tmp_path, costly["version"]))["policy"]
+    assert (by_cost["aim"], by_cost["aim_value"]) == ("cost", 20.0)
+    assert by_cost["threshold"] == pytest.approx(1 / 21, abs=1e-9)
+
+    done = run("models", "policy", costly["version"], "--aim", "balanced")
+    assert done.returncode == 0, done.stderr
+    again = manifest(version_folder(tmp_path, done.stdout.strip()))["policy"]
+    assert again == policy
+
+
 @pytest.mark.longer
 def test_a_threshold_that_flags_most_loans_is_noted(run: Run, book: Path) -> None:
     done = run("train", book, "--quick", "--candidate", "logistic", "--aim", "recall=0.99")
@@ -153,7 +186,8 @@ def test_recalibrate_publishes_a_version_and_leaves_the_old_one(
     )
     assert changed["recalibrated_on"]["loans"] == 1200
     assert changed["trained_on"] == old["trained_on"]
-    assert changed["policy"] == old["policy"]
+    assert changed["policy"]["aim"] == old["policy"]["aim"] == "balanced"
+    assert changed["policy"]["threshold"] > 1.5 * old["policy"]["threshold"]
     assert "recalibrated_on" not in old
     assert run("models", "verify", new).returncode == 0
     for name, words in (("report.html", f"from <code>{version}"), ("card.md", "Recalibrated")):
@@ -201,7 +235,7 @@ def test_a_policy_change_publishes_a_version_that_differs_in_nothing_else(
     assert set(after) == set(before)
     notice = after["report.html"].decode().split("<main>")[0]
     assert (
-        f"was changed after this report was written for {version}. A loan is predicted late"
+        f"was changed after this report was written for {version}. A loan is flagged (Yes)"
         in notice
     )
     assert "at least 60 % of the late loans" in after["card.md"].decode()

@@ -49,10 +49,10 @@ B ranks better in 99.30 % of 1,000 bootstrap samples
 verdict: B is better
 
 10 loans (0.81 %) are decided differently:
-  no by both: 900 loans, late 5.56 % (4.24–7.25)
-  no by A, yes by B: 10 loans, late 30.0 % (10.8–60.3)
-  yes by A, no by B: no loans
-  yes by both: 324 loans, late 21.6 % (17.5–26.4)
+  flagged by neither: 900 loans, late 5.56 % (4.24–7.25)
+  flagged by B only: 10 loans, late 30.0 % (10.8–60.3)
+  flagged by A only: no loans
+  flagged by both: 324 loans, late 21.6 % (17.5–26.4)
 
 bands (rows A, columns B):
            low  medium  high  very high

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from peerloan.model import BANDS, OperatingPoint, Policy
 from peerloan.model.arithmetic import UNIT, margin, probability
-from peerloan.model.policy import figures_at
+from peerloan.model.policy import figures_at, operating_point, spell_aim
 
 
 def test_the_threshold_by_cost_makes_expected_costs_equal() -> None:
@@ -116,6 +116,59 @@ def test_the_aim_cost_needs_no_trade_off() -> None:
     assert Policy.by_aim("cost", 7.0, ()) == Policy.by_cost(7.0)
 
 
+def test_balanced_is_the_late_rate_of_the_table() -> None:
+    policy = Policy.by_aim("balanced", 0.0, TRADE_OFF)
+    assert policy == Policy.balanced(0.1)
+    assert (policy.aim, policy.aim_value) == ("balanced", 0.0)
+    assert policy.threshold == pytest.approx(0.1, abs=1e-9)
+
+
+@given(st.floats(0.001, 0.999), st.floats(-8, 8))
+def test_balanced_decides_as_one_half_does_with_equal_weights(rate: float, margin: float) -> None:
+    """Of equally many late and on-time loans, the odds are those divided by the rate's odds."""
+    odds = math.exp(margin) / (rate / (1 - rate))
+    if abs(odds - 1) > 1e-6:
+        assert Policy.balanced(rate).late(margin) == (odds / (1 + odds) >= 0.5)
+
+
+def test_balanced_is_the_cost_at_which_all_late_loans_weigh_as_much_as_the_others() -> None:
+    assert Policy.balanced(0.02).threshold == Policy.by_cost(0.98 / 0.02).threshold
+
+
+class PolicyBefore(msgspec.Struct, frozen=True):
+    """A policy as the release before reads it, which knows no aim `balanced`."""
+
+    aim: str
+    aim_value: float
+    threshold: float
+    threshold_margin: float
+    band_margins: tuple[float, float, float]
+
+
+def test_the_release_before_reads_the_default_policy() -> None:
+    policy = Policy.balanced(0.022)
+    read = msgspec.json.decode(msgspec.json.encode(policy), type=PolicyBefore)
+    assert msgspec.structs.asdict(read) == msgspec.structs.asdict(policy)
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("balanced", Policy.balanced(0.1)),
+        ("cost=7.5", Policy.by_cost(7.5)),
+        ("recall=0.6", Policy.at(0.1, "recall", 0.6)),
+        ("f2", Policy.at(0.1, "f2", 0.0)),
+    ],
+)
+def test_an_aim_is_spelled_as_the_option_takes_it(text: str, policy: Policy) -> None:
+    assert spell_aim(policy.aim, policy.aim_value) == text
+
+
+def test_a_threshold_above_every_row_flags_no_loan() -> None:
+    nothing = OperatingPoint(Policy.at(0.99, "cost", 1).threshold_margin, 0.0, 0.0, 0.0)
+    assert operating_point(Policy.at(0.99, "cost", 1), TRADE_OFF) == nothing
+
+
 @pytest.mark.parametrize(
     ("share", "due"),
     [
@@ -173,14 +226,18 @@ def test_a_cost_ratio_out_of_range_is_refused(ratio: float) -> None:
         Policy.by_aim("cost", ratio, TRADE_OFF)
 
 
-@pytest.mark.parametrize(("aim", "value"), [("capacity", 0.1), ("recall", 0.5), ("f2", 0.0)])
+@pytest.mark.parametrize(
+    ("aim", "value"), [("balanced", 0.0), ("capacity", 0.1), ("recall", 0.5), ("f2", 0.0)]
+)
 def test_an_aim_without_a_trade_off_is_refused(aim: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{aim}: needs a trade-off table"):
         Policy.by_aim(aim, value, ())
 
 
 def test_an_unknown_aim_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected cost, capacity, recall or f2, given 'profit'"):
+    with pytest.raises(
+        ValueError, match="expected balanced, cost, capacity, recall, f2, given 'profit'"
+    ):
         Policy.by_aim("profit", 0.5, TRADE_OFF)
 
 

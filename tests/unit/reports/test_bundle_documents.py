@@ -141,8 +141,8 @@ def test_a_changed_policy_is_noted_below_the_heading(tmp_path: Path, times: int)
     head = words(page(store, version).split("<nav", 1)[0])
     # The notice is there once. It has the current policy, and names the report's own version.
     assert head.count(f"was changed after this report was written for {first}.") == 1
-    assert f"A loan is predicted late (yes) from a probability of {1 / (6 + times):.4f} on" in head
-    assert head.count("A loan is predicted late") == 1
+    assert f"A loan is flagged (Yes) from a probability of {1 / (6 + times):.4f} on" in head
+    assert head.count("A loan is flagged (Yes)") == 1
     assert "was changed after" not in page(store, first)
     # Without the notice the page equals that of the first version; so do the data.
     rest = re.sub(r'<p class="warning" role="note">.*?</p>\n', "", page(store, version))

@@ -13,10 +13,13 @@ from msgspec.structs import replace as replace_field
 
 from helpers.drafts import report_manifest
 from helpers.report_pages import ReportPage, check_self_contained
+from peerloan.formatting import percent
 from peerloan.loan import Definition, parse_definition
 from peerloan.model import Encoding, LevelTable, NumberTable, Policy, Scorecard
 from peerloan.model.arithmetic import margin, to_unit
+from peerloan.model.policy import USUAL_AIMS, spell_aim
 from peerloan.registry import OnnxParts, TrainedOn
+from peerloan.reports.aims import compare_aims
 from peerloan.reports.bundle_documents import new_version_documents
 from peerloan.reports.report_json import TrainingReport, decode_report
 from peerloan.stats.arrays import Numbers
@@ -122,7 +125,11 @@ def result_of(
 def documents(study: CandidateResult) -> Mapping[str, str]:
     """The documents of the version's bundle."""
     manifest = report_manifest(
-        study.trained_on, study.policy, candidate=study.trial.candidate, metrics=study.metrics
+        study.trained_on,
+        study.policy,
+        candidate=study.trial.candidate,
+        metrics=study.metrics,
+        trade_off=study.trade_off,
     )
     return new_version_documents(study.definition, report_data.training_report(study))(manifest)
 
@@ -257,7 +264,7 @@ def test_calibration_is_shown_before_and_after() -> None:
 
 def test_thresholds_have_the_figures_of_the_out_of_fold_margins(page: str) -> None:
     margins, policy = FULL.margins, FULL.policy
-    text = section(page, "policy")
+    text = section(page, "policy").split(" Thresholds ")[1]
     flagged = policy.late_many(margins)
     n_flagged, n_late = flagged.sum(), LATE[flagged].sum()
     cost = 1000 * ((n_flagged - n_late) + 20 * (LATE.sum() - n_late)) / LOANS
@@ -268,7 +275,7 @@ def test_thresholds_have_the_figures_of_the_out_of_fold_margins(page: str) -> No
     assert [float(each) for each in row.groups()] == pytest.approx(
         [*expected, lift, cost], rel=0.01
     )
-    assert 14 <= section(page, "policy").split("Bands")[0].count(" % ") / 4 <= 20
+    assert 14 <= text.split("Bands")[0].count(" % ") / 4 <= 20
     assert "Flagging no loan would cost 1,000, flagging all loans 950" in text
 
 
@@ -378,12 +385,62 @@ def test_names_are_escaped() -> None:
     assert "<i>red</i>" in page.text
 
 
-@pytest.mark.parametrize("aim", ["capacity", "recall", "f2"])
-def test_any_aim_is_reported(aim: str) -> None:
+@pytest.mark.parametrize("aim", ["balanced", "cost", "capacity", "recall", "f2"])
+def test_the_aims_are_beside_each_other_in_report_and_card(aim: str) -> None:
+    plain = result_of()
+    value = 7.0 if aim == "cost" else 0.3 if aim in ("capacity", "recall") else 0.0
+    policy = Policy.by_aim(aim, value, plain.trade_off)
+    at = GOOD.at_threshold(policy.threshold_margin, LATE)
+    study = replace(plain, policy=policy, metrics={name: at.mean(name) for name in FIGURES})
+    made = documents(study)
+    html = made["report.html"]
+    table = words(html[html.index('<h3 id="aims">') : html.index("<h3>Thresholds")])
+    spelled = spell_aim(aim, value)
+    usual = [f"{name}={number:g}" if number else name for name, number in USUAL_AIMS.items()]
+    names = [spelled if name.split("=")[0] == aim else name for name in usual]
+    places = [table.index(f" {name} ") for name in names]
+    assert places == sorted(places)
+    assert table.count(" chosen ") == 1
+    flagged = policy.late_many(GOOD.calibrated)
+    n_late = LATE[flagged].sum()
+    ratio = value if aim == "cost" else 20
+    cost = 1000 * ((flagged & (LATE == 0)).mean() + ratio * (~flagged & (LATE == 1)).mean())
+    figures = (policy.threshold, flagged.mean(), n_late / LATE.sum(), n_late / flagged.sum())
+    shares = [percent(figure) for figure in figures]
+    after = table.split(f"{spelled} chosen {' '.join(shares)} ")[1]
+    assert float(after.split()[0]) == pytest.approx(cost, abs=0.51)
+    assert f"a missed late loan {ratio:g}." in table
+    is_default = "the default ratio: this policy has another aim" in section(html, "policy")
+    assert is_default == (aim != "cost")
+    # The folds have equally many late loans and equally many others, so their means agree.
+    assert f"| {spelled} (chosen) | {' | '.join(shares)} | " in made["card.md"]
+    for name in names:
+        assert f"\n| {name} " in made["card.md"]
+
+
+def test_the_figures_of_the_other_aims_are_those_of_their_thresholds() -> None:
     study = result_of()
-    policy = Policy.by_aim(aim, 0.3, study.trade_off)
-    text = section(training_report(replace(study, policy=policy)), "policy")
-    assert "the default ratio: this policy has another aim" in text
+    rows = compare_aims(study.policy, study.trade_off[0], study.trade_off)
+    assert [row.aim for row in rows] == ["balanced", "cost=20", "capacity=0.1", "recall=0.8", "f2"]
+    for row in rows:
+        if not row.is_chosen:
+            exact = GOOD.calibrated >= margin(row.threshold)
+            assert row.result.flagged <= exact.mean() <= row.result.flagged + 0.0051
+            late_flagged = LATE[exact].sum() / LATE.sum()
+            assert row.result.recall <= late_flagged <= row.result.recall + 0.03
+    assert rows[0].threshold == pytest.approx(LATE.mean(), abs=1e-9)
+    assert rows[1].result == study.trade_off[0]
+
+
+def test_without_a_trade_off_table_there_is_no_table_of_aims() -> None:
+    study = result_of()
+    made = documents(study)
+    manifest = report_manifest(study.trained_on, study.policy, metrics=study.metrics)
+    report = report_data.training_report(study)
+    without = new_version_documents(study.definition, report)(manifest)
+    for name in ("report.html", "card.md"):
+        assert "Aims beside each other" in made[name]
+        assert "Aims beside each other" not in without[name]
 
 
 def test_edges_that_are_too_large_for_an_axis_are_only_in_the_table() -> None:

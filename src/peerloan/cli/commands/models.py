@@ -25,6 +25,7 @@ from peerloan.database import LedgerError
 from peerloan.formatting import plural
 from peerloan.ledger.audit.replay import count_references
 from peerloan.model import Policy
+from peerloan.model.policy import spell_aim
 from peerloan.registry import AliasState, BundleError, ChangeReason, Manifest, RegistryError, Store
 
 _WHY = click.option("--why", default="", help="Reason of the change, stored in the history.")
@@ -76,7 +77,7 @@ def show(version: str, as_json: bool) -> None:
     if as_json:
         print_json(msgspec.to_builtins(manifest) | {"alias": aliases})
         return
-    trained = manifest.trained_on
+    trained, policy = manifest.trained_on, manifest.policy
     rows = [
         ("version", version),
         ("alias", aliases),
@@ -88,7 +89,7 @@ def show(version: str, as_json: bool) -> None:
         ),
         ("fingerprint", trained.fingerprint),
         *_recalibrated_rows(manifest),
-        ("threshold", f"{manifest.policy.threshold} ({_aim(manifest)})"),
+        ("threshold", f"{policy.threshold} ({spell_aim(policy.aim, policy.aim_value)})"),
         *((f"held-out {name}", f"{value:.6g}") for name, value in manifest.metrics.items()),
         *((name, plural(entry.bytes, "byte")) for name, entry in manifest.files.items()),
     ]
@@ -309,7 +310,3 @@ def _change_json(state: AliasState, explanation: ChangeReason | None) -> dict[st
     if explanation is not None:
         described["explanation"] = msgspec.to_builtins(explanation)
     return described
-
-
-def _aim(manifest: Manifest) -> str:
-    return f"{manifest.policy.aim} {manifest.policy.aim_value:g}"

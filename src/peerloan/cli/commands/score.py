@@ -113,7 +113,7 @@ def score(
         for text in scored.notes:
             note(f"note: {text}")
         loans = plural(scored.rows, "loan")
-        click.echo(f"{out}: {loans}, {scored.late:,} of them late by {version}")
+        click.echo(f"{out}: {loans}, {scored.late:,} of them flagged by {version}")
         if recorder is not None:
             note(f"recorded all of them in the ledger, with the request id {recorder.request_id}")
     if scored.rejected:

@@ -10,7 +10,13 @@ from typing import Any
 import msgspec
 from flask import Blueprint, Response, make_response, render_template, request, url_for
 
-from peerloan.formatting import as_whole, format_plain, format_probability, show_value
+from peerloan.formatting import (
+    as_whole,
+    format_plain,
+    format_probability,
+    probability_in_words,
+    show_value,
+)
 from peerloan.loan import Checked, Definition, LoanWarning
 from peerloan.loan.text import parse_number
 from peerloan.web.auth.endpoint_scopes import require_scopes
@@ -32,6 +38,7 @@ _MAX_PASTED_CHARACTERS = 100_000
 _MAX_SHOWN_CHARACTERS = 1_000
 blueprint.add_app_template_filter(format_plain, "plain")
 blueprint.add_app_template_filter(format_probability, "probability")
+blueprint.add_app_template_filter(probability_in_words, "in_words")
 
 
 @blueprint.get("/")

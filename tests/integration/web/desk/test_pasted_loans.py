@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from helpers.apps import create_app
+from peerloan.formatting import probability_in_words
 from peerloan.loan import default_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
@@ -27,6 +29,29 @@ def client(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> FlaskClie
     store = Store(root)
     store.promote(store.versions()[0])
     return create_app(Settings(root), on_loopback=True).test_client()
+
+
+def test_the_decision_answers_yes_or_no_and_says_what_the_probability_means(
+    client: FlaskClient,
+) -> None:
+    example = {field.name: field.default for field in FIELDS}
+    answers = set()
+    for changed in ({"int_rate": 0.06, "annual_inc": 150_000}, {"int_rate": 0.3, "dti": 39.0}):
+        loan = example | changed
+        made = client.post("/v1/predictions", json=loan).get_json()
+        sent = {"action": "paste", "pasted": json.dumps(loan)}
+        page = client.post("/", data=sent).get_data(as_text=True)
+        answer = "Yes" if made["late"] else "No"
+        answers.add(answer)
+        assert re.search(
+            rf'Late in the next quarter\?\s*<span [^>]*id="late">{answer}</span>', page
+        )
+        assert f"<title>Late: {answer} · PeerLoan Risk</title>" in page
+        meaning = re.search(r'<p id="meaning">([\d.]+) %: (.*)\.</p>', page)
+        assert meaning is not None
+        assert meaning[1] == f"{100 * made['probability']:.2f}"
+        assert meaning[2] == probability_in_words(made["probability"])
+    assert answers == {"Yes", "No"}
 
 
 _text = st.text(st.characters(exclude_categories=()), max_size=30)

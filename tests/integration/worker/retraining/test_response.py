@@ -19,6 +19,7 @@ from helpers.service import settings
 from helpers.shared import shared_folder
 from peerloan.book import Fingerprint, open_book, read_loans
 from peerloan.database import Database
+from peerloan.model import Policy
 from peerloan.monitoring.alerts.rules import Alert
 from peerloan.monitoring.config import MonitoringConfig
 from peerloan.registry import AliasState, BreakingChange, Store
@@ -240,7 +241,10 @@ def test_a_better_challenger_is_promoted_if_the_config_allows_it(
 
 def test_retraining_with_a_book_uses_no_test_loan(recorded: Recorded) -> None:
     store = recorded.store
-    before = store.manifest(str(store.state().champion))
+    # A champion with another aim than that of a new version.
+    champion = store.publish_with_policy(str(store.state().champion), Policy.by_cost(7.0))
+    store.promote(champion)
+    before = store.manifest(champion)
     # The book also contains test loans: some with their ids, some only with their values.
     test_rows = recorded.rows[OLDER:]
     others = [each | {"dti": "1.5"} for each in recorded.rows[:500]]
@@ -251,7 +255,7 @@ def test_retraining_with_a_book_uses_no_test_loan(recorded: Recorded) -> None:
     assert "feature-drift of int_rate is 0.31, beyond 0.25 and calibration of" in found.reason
     made = store.manifest(str(found.version))
     assert store.state().challenger == found.version
-    assert (made.candidate, made.policy.aim) == (before.candidate, before.policy.aim)
+    assert (made.candidate, made.policy) == (before.candidate, Policy.by_cost(7.0))
     assert made.trained_on.loans == 500 + OLDER
     assert made.trained_on.fingerprint == recorded.fingerprint([*others, *recorded.rows[:OLDER]])
     assert found.verdict is not None
