@@ -25,8 +25,8 @@ _SAMPLED_VALUES = 20_000_000
 # A field with at most this many distinct values is treated as categorical.
 _FEW_VALUES = 100
 # With at most this many distinct rows chance can't be estimated: if one field follows from another,
-# few rows differ in a single field. Training needs as many different loans anyway.
-_FEW_ROWS = 40
+# few rows differ in a single field. Training needs more different loans anyway.
+_FEW_ROWS = 20
 # Thresholds for reporting: the ratio of equal pairs to those that chance explains, the number of
 # equal pairs, and the share of rows. (In ordinary tables chance explains from half of the pairs to
 # five times as many; fewer duplicates than this share change no figure.)

@@ -69,7 +69,7 @@ def test_another_lender_reads_its_own_question(
     client = create_app(Settings(store.root), on_loopback=True).test_client()
     sent = {"field.income.monthly": "3000", "field.open loans": "1", "field.rating": "B"}
     form, decided, reference, operation = pages(client, sent)
-    assert badge(decided) in (f"{question} yes", f"{question} no")
+    assert badge(decided) in (f"{question} Yes", f"{question} No")
     assert html.escape(question, quote=False) in form
     assert question in operation["description"]
     bundle = store.load(str(store.state().champion))
@@ -84,7 +84,7 @@ def test_peerloans_own_question_is_asked(champion: Store, loan: dict[str, Any]) 
     form, decided, _, operation = pages(
         client, {f"field.{name}": str(value) for name, value in loan.items()}
     )
-    assert badge(decided) in (f"{OURS} yes", f"{OURS} no")
+    assert badge(decided) in (f"{OURS} Yes", f"{OURS} No")
     assert OURS in form
     assert OURS in operation["description"]
     version = str(champion.state().champion)

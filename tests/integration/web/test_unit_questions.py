@@ -149,7 +149,7 @@ def test_the_page_asks_before_it_shows_the_decision(
     assert "text-bg-danger" not in page
     assert not re.search(r'<rect class="(yes|no)"', page)
     assert element(page, "probability").endswith("%")
-    assert element(page, "as-entered") in ("yes", "no")
+    assert element(page, "as-entered") in ("Yes", "No")
     assert "<title>Check first · PeerLoan Risk</title>" in " ".join(page.split())
 
 
@@ -166,7 +166,7 @@ def test_the_suggested_value_is_one_button_away(
     assert 'name="field.revol_util"\n                   value="0.4"' in decided
     assert 'id="questions"' not in decided
     expected = post(client, loan | {"revol_util": 0.4}, "?what_if=true")
-    assert element(decided, "late") == ("yes" if expected["late"] else "no")
+    assert element(decided, "late") == ("Yes" if expected["late"] else "No")
     assert element(decided, "probability") == f"{100 * expected['probability']:.2f} %"
 
 
@@ -192,5 +192,5 @@ def test_a_value_near_the_range_is_decided_with_a_warning(
 ) -> None:
     page = decide(client, loan | {"revol_util": 1.5})
     assert 'id="questions"' not in page
-    assert element(page, "late") in ("yes", "no")
+    assert element(page, "late") in ("Yes", "No")
     assert "150 % is outside the range" in element(page, "warnings")
