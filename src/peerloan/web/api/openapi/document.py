@@ -162,6 +162,14 @@ def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
                 "false",
                 "Predict, but store no decision.",
             ),
+            _parameter(
+                "lenient",
+                ["true", "false"],
+                "false",
+                "Read values as people write them: `12,000`, `$65,000`, `13.06%`, `0,4`, ` b `, "
+                "numbers in quotes, `NaN`. Each prediction then has `understood`. For a loan or a "
+                "list of loans, not for columns. The values may differ from the schema of a loan.",
+            ),
             decisions.KEY_HEADER,
         ],
         "requestBody": {"required": True, "content": content},
@@ -304,9 +312,23 @@ def _prediction() -> dict[str, Any]:
                 "required": ["version", "digest"],
             },
             "warnings": {"type": "array", "items": {"type": "string"}},
+            "understood": _understood(),
         },
         "required": ["probability", "late", "threshold", "band", "model", "warnings"],
         "additionalProperties": False,
+    }
+
+
+def _understood() -> dict[str, Any]:
+    properties = {
+        "field": {"type": "string"},
+        "given": {"type": "string", "description": "The text of the value or name as it was sent."},
+        "read_as": {"type": ["number", "string", "null"]},
+    }
+    return {
+        "type": "array",
+        "description": "Only with `lenient`: each value or name that was read in another spelling.",
+        "items": {"type": "object", "properties": properties, "required": list(properties)},
     }
 
 
