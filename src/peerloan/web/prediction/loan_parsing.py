@@ -62,36 +62,38 @@ def parse_loans(model: LoadedModel, content: bytes) -> tuple[Checked | CheckedLo
             )
             _refuse_problems([checked])
             return checked, [one_input(content)]
-    loans = _check_loans(model, body, suggestions)
+    loans = _check_loans(model, body, suggestions, offers_lenient=True)
     return loans, column_inputs(body) if isinstance(body, dict) else list_inputs(content, body)
 
 
 def parse_loans_leniently(
     model: LoadedModel, content: bytes
 ) -> tuple[Checked | CheckedLoans, list[str], list[list[Understood]]]:
-    """Parse a body with one loan or a list, whose values are spelled as people write them.
+    """Parse the same bodies as `parse_loans`, with values spelled as people write them.
 
     Returns the loans, each loan as compact JSON, and how each was read. The JSON is that of the
     values as they were read. Raises RequestError that names each wrong field.
     """
     body = decode(content)
-    if isinstance(body, dict):
-        refuse_other_format(body, model.checks.allowed_names, model.bundle.definition.model)
-        if _are_columns(body):
-            expected = "a loan (an object) or a list of loans with lenient=true"
-            raise RequestError(400, "No Loans", f"expected {expected}, given columns")
-    read: list[LenientLoan] = []
     suggestions = Suggestions()
+    read: list[LenientLoan] = []
+    names: dict[str, str] = {}
 
     def check(record: dict[str, Any], index: int | None) -> Checked:
         checked, loan = check_leniently(model.checks, record, index, suggestions)
+        loan.names |= names
         read.append(loan)
         return checked
 
     if isinstance(body, dict):
-        one = _check_record(body, None, check)
-        _refuse_problems([one])
-        return one, [record_input(read[0].record)], [read[0].understood]
+        refuse_other_format(body, model.checks.allowed_names, model.bundle.definition.model)
+        if not _are_columns(body):
+            one = _check_record(body, None, check)
+            _refuse_problems([one])
+            return one, [record_input(read[0].record)], [read[0].understood]
+        columns = read_leniently(model.bundle.definition, body, model.checks.known)
+        _refuse_columns(columns.problems)
+        names, body = columns.names, _rows(model, columns.record, suggestions)
     checked = _check_records(_as_list(body), check)
     _refuse_problems(checked)
     inputs = record_inputs([loan.record for loan in read])
@@ -102,8 +104,12 @@ def parse_loans_leniently(
 def understood_in(definition: Definition, content: bytes) -> list[list[Understood]]:
     """Return how each loan of a body is read by a definition; the body was accepted before."""
     body = decode(content)
+    names: list[Understood] = []
+    if isinstance(body, dict) and _are_columns(body):
+        columns = read_leniently(definition, body)
+        names, body = columns.understood, _as_records(columns.record)
     loans = body if isinstance(body, list) else [body]
-    return [read_leniently(definition, loan).understood for loan in loans]
+    return [[*names, *read_leniently(definition, loan).understood] for loan in loans]
 
 
 def parse_columns(
@@ -129,11 +135,11 @@ def parse_stored_loan(model: LoadedModel, loan: str) -> Checked:
     return checked or _check_record(decode(content), None, _strict_check(model, Suggestions()))
 
 
-def _check_loans(model: LoadedModel, body: Any, suggestions: Suggestions) -> CheckedLoans:
-    is_list = not isinstance(body, dict)
-    records = _as_list(body) if is_list else _rows(model, body, suggestions)
-    check = _strict_check(model, suggestions, offers_lenient=is_list)
-    checked = _check_records(records, check)
+def _check_loans(
+    model: LoadedModel, body: Any, suggestions: Suggestions, offers_lenient: bool = False
+) -> CheckedLoans:
+    records = _rows(model, body, suggestions) if isinstance(body, dict) else _as_list(body)
+    checked = _check_records(records, _strict_check(model, suggestions, offers_lenient))
     _refuse_problems(checked)
     return CheckedLoans.of(model.bundle.definition, checked)
 
@@ -211,7 +217,7 @@ def _check_record(record: Any, index: int | None, check: _Check) -> Checked:
 
 def _rows(
     model: LoadedModel, columns: Mapping[str, Any], suggestions: Suggestions
-) -> Sequence[dict[str, Any]]:
+) -> list[dict[str, Any]]:
     """Convert columns (an object of lists) to records.
 
     Raises RequestError if columns are unknown, missing or of different lengths. It has one problem
@@ -235,9 +241,17 @@ def _rows(
         for name, values in columns.items()
         if lengths.get(name) != length
     ]
+    _refuse_columns(problems)
+    _refuse_too_many(length)
+    return _as_records(columns)
+
+
+def _refuse_columns(problems: list[Problem]) -> None:
     if problems:
         raise RequestError(422, "Wrong Columns", sentence(problems), problems)
-    _refuse_too_many(length)
+
+
+def _as_records(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
     names = list(columns)
     return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

@@ -167,8 +167,8 @@ def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
                 ["true", "false"],
                 "false",
                 "Read values as people write them: `12,000`, `$65,000`, `13.06%`, `0,4`, ` b `, "
-                "numbers in quotes, `NaN`. Each prediction then has `understood`. For a loan or a "
-                "list of loans, not for columns. The values may differ from the schema of a loan.",
+                "numbers in quotes, `NaN`. Each prediction then has `understood`. The schema of a "
+                "loan has the values as they are read.",
             ),
             decisions.KEY_HEADER,
         ],
