@@ -122,9 +122,9 @@ def find_name(definition: Definition, name: str) -> str | None:
 
 
 def _with_given(problem: Problem, loan: LenientLoan) -> Problem:
-    """Say what was given, beside what it was read as."""
+    """Say what was given, beside what it was read as if that is not the same text."""
     given = loan.values.get(problem.field)
-    if given is None:
+    if given is None or given.strip() == problem.given:
         return problem
     return replace(problem, given=f"{show_value(given)}, read as {problem.given}")
 

@@ -252,7 +252,7 @@ def test_a_field_of_another_version_keeps_its_name() -> None:
 
 def test_the_strict_check_still_decides_and_says_what_was_read() -> None:
     record = LOAN | {"loan_amnt": "$-5", "int_rate": "130%", "grade": "nan", "dti": "much"}
-    record |= {"annual_inc": "1,234"}
+    record |= {"annual_inc": "1,234", "delinq_2yrs": " -1"}
 
     checked, _ = check_leniently(Checks(DEFAULT), record)
 
@@ -262,6 +262,7 @@ def test_the_strict_check_still_decides_and_says_what_was_read() -> None:
         "grade": "'nan', read as null",
         "annual_inc": "'1,234'",
         "dti": "'much'",
+        "delinq_2yrs": "-1",
     }
 
 

@@ -157,13 +157,13 @@ def test_a_repeated_request_gets_its_first_answer_with_what_was_understood(
 
 def test_what_is_unclear_is_refused_by_the_name_of_the_character(client: FlaskClient) -> None:
     wrong = LOAN | {"int_rate": "$0.13", "loan_amnt": "12%", "dti": "1,2,3", "grade": "Z"}
-    found = errors(client, LENIENT, [LOAN, wrong | {"Debt to income": 5, "delinq_2yrs": "0.5"}])
+    found = errors(client, LENIENT, [LOAN, wrong | {"Debt to income": 5, "delinq_2yrs": "0,5"}])
 
     assert all(each["loan"] == 1 for each in found.values())
     assert "without '$'" in found["int_rate"]["expected"]
     assert "without '%'" in found["loan_amnt"]["expected"]
     assert found["grade"]["given"] == "'Z'"
-    assert found["delinq_2yrs"]["given"] == "'0.5', read as 0.5"
+    assert found["delinq_2yrs"]["given"] == "'0,5', read as 0.5"
     assert found["dti"] == {
         "loan": 1,
         "field": "dti",
