@@ -41,6 +41,7 @@ PeerLoanError
 ├── UnguardedView                   web: a view that names no scopes
 ├── RequestError                    web: a refused request, with its problem details
 ├── TensorError                     web: a tensor of the inference protocol
+├── PasteError                      web: a pasted text that is not one loan
 ├── AddressError                    web: an address that the server can't listen on
 ├── NoWorkerStarted                 web: no worker process of the server started
 └── CommandError                    cli: a refused command

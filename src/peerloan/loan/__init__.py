@@ -5,6 +5,13 @@ from peerloan.loan.compatibility import breaking_changes, read_alike
 from peerloan.loan.decoding import CheckedLoans, Decoder, StoredLoanDecoder, unusual_values
 from peerloan.loan.definition import Definition, DefinitionError, Field, Kind, Label, Roles, Value
 from peerloan.loan.json_schema import json_schema
+from peerloan.loan.lenient import (
+    LenientLoan,
+    Understood,
+    check_leniently,
+    find_name,
+    read_leniently,
+)
 from peerloan.loan.reason_templates import ReasonTemplates
 from peerloan.loan.suggestions import MAX_COMPARISONS, MAX_RUN_COMPARISONS, Suggestions
 from peerloan.loan.toml import default_definition, parse_definition, read_definition
@@ -24,6 +31,7 @@ __all__ = [
     "Field",
     "Kind",
     "Label",
+    "LenientLoan",
     "LoanWarning",
     "Loans",
     "Problem",
@@ -32,14 +40,18 @@ __all__ = [
     "StoredLoanDecoder",
     "Suggestions",
     "TextColumn",
+    "Understood",
     "Value",
     "breaking_changes",
+    "check_leniently",
     "column_values",
     "default_definition",
     "distinct",
+    "find_name",
     "json_schema",
     "parse_definition",
     "read_alike",
     "read_definition",
+    "read_leniently",
     "unusual_values",
 ]

@@ -21,8 +21,13 @@ from peerloan.web.http.problems import RequestError, sentence
 from peerloan.web.http.request_body import read_body
 from peerloan.web.http.responses import RawResponse, as_json, require_json
 from peerloan.web.prediction.commit import Submission
-from peerloan.web.prediction.loan_parsing import parse_loans
-from peerloan.web.prediction.predict import ResponseOptions, answer_many, answer_one
+from peerloan.web.prediction.loan_parsing import parse_loans, parse_loans_leniently
+from peerloan.web.prediction.predict import (
+    ResponseOptions,
+    add_understood,
+    answer_many,
+    answer_one,
+)
 from peerloan.web.services import require_champion, services
 from peerloan.web.telemetry import metrics
 
@@ -34,6 +39,7 @@ _FLAGS = {
     "reasons": {"all": True, "none": False},
     "what_if": {"true": True, "false": False},
     "flips": {"true": True, "false": False},
+    "lenient": {"true": True, "false": False},
 }
 
 
@@ -61,7 +67,11 @@ def predictions() -> RawResponse:
     content = read_body(environ, MAX_BODY_BYTES)
     model = require_champion()
     # A loan that is too large to store is refused in a what_if too, as it is in a decision.
-    loans, inputs = parse_loans(model, content)
+    understood = None
+    if options.lenient:
+        loans, inputs, understood = parse_loans_leniently(model, content)
+    else:
+        loans, inputs = parse_loans(model, content)
     if isinstance(loans, Checked):
         answer = answer_one(model, loans, options)
     elif options.flips:
@@ -70,6 +80,8 @@ def predictions() -> RawResponse:
         raise RequestError(400, "Wrong Parameters", sentence([problem]), [problem])
     else:
         answer = answer_many(model, loans, options)
+    if understood is not None:
+        add_understood(answer.predictions, understood)
     shared = services()
     return shared.committer.respond(
         answer,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,11 +15,11 @@ from peerloan.formatting import (
     probability_in_words,
     show_value,
 )
-from peerloan.loan import Checked, Definition, LoanWarning
-from peerloan.loan.text import parse_number
+from peerloan.loan import Checked, Definition, LenientLoan, LoanWarning, check_leniently
 from peerloan.web.auth.endpoint_scopes import require_scopes
+from peerloan.web.desk.pasted import MAX_PASTED_CHARACTERS, PasteError, read_pasted
 from peerloan.web.http.problems import RequestError
-from peerloan.web.http.request_body import decode, read_form
+from peerloan.web.http.request_body import read_form
 from peerloan.web.prediction.commit import Submission
 from peerloan.web.prediction.input_json import record_input
 from peerloan.web.prediction.predict import ResponseOptions, answer_one
@@ -33,7 +31,6 @@ blueprint = Blueprint("pages", __name__)
 PREFIX = "field."
 # The button below a question about a value has this prefix: its value replaces the input's.
 SUGGESTED = "suggested."
-_MAX_PASTED_CHARACTERS = 100_000
 # Most characters of an invalid value that the form shows again.
 _MAX_SHOWN_CHARACTERS = 1_000
 blueprint.add_app_template_filter(format_plain, "plain")
@@ -68,18 +65,23 @@ def decide() -> Response | tuple[str, int]:
     pasted = form.get("pasted", "")
     if form.get("action") == "paste":
         try:
-            record = read_pasted(pasted)
-        except ValueError as error:
+            record = read_pasted(pasted, definition)
+        except PasteError as error:
             values = _defaults(definition)
             return _page(current, values, pasted=pasted, paste_error=str(error)), 422
     else:
         record = _from_form(definition, form)
-    checked = current.checks.loan(record)
-    values = {name: _input_text(record.get(name)) for name in definition.names}
+    checked, loan = check_leniently(current.checks, record)
+    values = {name: _input_text(loan.record.get(name)) for name in definition.names}
     if checked.problems:
-        return _page(current, values, checked=checked, pasted=pasted), 422
+        values |= {
+            problem.field: loan.values[problem.field]
+            for problem in checked.problems
+            if problem.field in loan.values
+        }
+        return _page(current, values, checked=checked, loan=loan, pasted=pasted), 422
     try:
-        inputs = record_input(record)
+        inputs = record_input(loan.record)
     except RequestError as error:  # a pasted loan is too large to store
         return _page(current, values, pasted=pasted, paste_error=f"{error.detail}."), error.status
     options = ResponseOptions()
@@ -91,7 +93,9 @@ def decide() -> Response | tuple[str, int]:
     def render(body: dict[str, Any]) -> Response:
         # A repeated request gets its first answer, whose warnings may be those of another version.
         warnings = [labelled.get(text, text) for text in body["warnings"]]
-        return make_response(_page(current, values, answer=body, warnings=warnings, pasted=pasted))
+        return make_response(
+            _page(current, values, loan=loan, answer=body, warnings=warnings, pasted=pasted)
+        )
 
     shared = services()
     submission = Submission("page", [inputs], content, options)
@@ -99,70 +103,12 @@ def decide() -> Response | tuple[str, int]:
     return shared.committer.respond(answer, submission, render, on_committed)
 
 
-def read_pasted(text: str) -> dict[str, Any]:
-    """Parse one loan from a pasted JSON object or Python dictionary.
-
-    A value may be a list with one element, as in columns. Raises ValueError with a message for the
-    page.
-    """
-    if not text.strip():
-        raise ValueError("Nothing was pasted. Paste one loan, for example its JSON.")
-    if len(text) > _MAX_PASTED_CHARACTERS:
-        raise ValueError(
-            f"Expected one loan with at most {_MAX_PASTED_CHARACTERS:,} characters, "
-            f"given {len(text):,} characters."
-        )
-    try:
-        loan = decode(text.encode())
-    except (RequestError, UnicodeEncodeError) as error:
-        if isinstance(error, RequestError) and error.problems:
-            raise ValueError(f"{error.detail}.") from None
-        try:
-            # This parses literals only (numbers, texts, lists, dictionaries) and executes nothing.
-            loan = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-            raise ValueError(
-                "This is neither JSON nor a Python dictionary. Expected a loan such as "
-                '{"name": value, …}.'
-            ) from None
-    if isinstance(loan, list) and len(loan) == 1:
-        loan = loan[0]
-    if not isinstance(loan, dict) or not all(isinstance(name, str) for name in loan):
-        raise ValueError(
-            f"Expected one loan, with names and values in braces, given {show_value(loan)}."
-        )
-    try:
-        json.dumps(loan)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"Expected values that JSON also has, given {show_value(str(loan))}."
-        ) from None
-    for name, value in loan.items():
-        if value == []:
-            raise ValueError(f"Expected one value of {show_value(name)}, given an empty list.")
-        if isinstance(value, list) and len(value) != 1:
-            raise ValueError(
-                f"Expected one loan, given {len(value)} values of {show_value(name)}. For several "
-                "loans, use the API or `peerloan score`."
-            )
-    return {name: value[0] if isinstance(value, list) else value for name, value in loan.items()}
-
-
 def _from_form(definition: Definition, form: Mapping[str, str]) -> dict[str, Any]:
-    """Return the loan in a form, unchecked; empty inputs are left out."""
-    record: dict[str, Any] = {}
-    for field in definition.fields:
-        text = form.get(SUGGESTED + field.name) or form.get(PREFIX + field.name, "")
-        value: float | str | None = text or None
-        if field.is_number:
-            try:
-                number = parse_number(text)
-                value = None if number is None else as_whole(number)
-            except ValueError:
-                value = text  # the check of the loan refuses it, with a message
-        if value is not None:
-            record[field.name] = value
-    return record
+    """Return the texts in a form, by field; empty inputs are left out."""
+    texts = {
+        name: form.get(SUGGESTED + name) or form.get(PREFIX + name, "") for name in definition.names
+    }
+    return {name: text for name, text in texts.items() if text.strip()}
 
 
 def _defaults(definition: Definition) -> dict[str, str]:
@@ -187,12 +133,16 @@ def _page(
     values: Mapping[str, str],
     *,
     checked: Checked | None = None,
+    loan: LenientLoan | None = None,
     answer: dict[str, Any] | None = None,
     warnings: Sequence[str] = (),
     pasted: str = "",
     paste_error: str = "",
 ) -> str:
-    """Render the page. `values` are the texts of the inputs, `checked` a loan with problems."""
+    """Render the page.
+
+    `values` are the texts of the inputs, `checked` a loan with problems, `loan` how it was read.
+    """
     definition = current.bundle.definition
     problems = checked.problems if checked else []
     by_field = {problem.field: problem for problem in problems}
@@ -205,15 +155,28 @@ def _page(
         suggested=SUGGESTED,
         values=values,
         errors=by_field,
+        readings=_readings(loan, by_field) if loan else {},
         # A pasted loan may have unknown names. The form has no inputs for them.
         other_errors=[each for each in problems if each.field not in definition.names],
         answer=answer,
         warnings=warnings,
         labels=labels,
         ids={name: f"field-{i}" for i, name in enumerate(definition.names, 1)},
-        pasted=pasted[:_MAX_PASTED_CHARACTERS],
+        pasted=pasted[:MAX_PASTED_CHARACTERS],
         paste_error=paste_error,
     )
+
+
+def _readings(loan: LenientLoan, errors: Container[str]) -> dict[str, str]:
+    """Say in a sentence how each value was read, by field.
+
+    A number that is spelled as the form shows it is left out, and so is a value with an error.
+    """
+    return {
+        name: f"{show_value(given)} was read as {_input_text(loan.record[name]) or 'not given'}."
+        for name, given in loan.values.items()
+        if name not in errors and given.strip() != _input_text(loan.record[name])
+    }
 
 
 def _with_label(warning: LoanWarning, labels: Mapping[str, str]) -> str:

@@ -9,22 +9,48 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from peerloan.formatting import as_whole
-from peerloan.loan import Definition, Field, Problem
-from peerloan.loan.text import MAX_TEXT, MISSING_NUMBERS, parse_number
+from peerloan.loan import (
+    Checks,
+    Definition,
+    Field,
+    Problem,
+    Suggestions,
+    Value,
+    check_leniently,
+)
+from peerloan.loan.text import MAX_TEXT, MISSING_NUMBERS
 from peerloan.loan.validation import show_name
 
 _MAX_LEVELS = 20
-_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 _NOT_LETTERS = re.compile(r"[^0-9a-z]")
+_OPTION = "add ?lenient=true"
 # Names that JavaScript and Python write for numbers that JSON does not have.
 _NUMBERS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
+def find_readings(checks: Checks, record: Mapping[str, Any]) -> dict[str, Value]:
+    """Return the values that would be accepted if the record was read leniently, by field.
+
+    These are only the values that are spelled in another way, or have another name.
+    """
+    checked, loan = check_leniently(checks, record, None, Suggestions(comparisons=0))
+    refused = {problem.field for problem in checked.problems}
+    return {name: loan.record[name] for name in (*loan.names, *loan.values) if name not in refused}
+
+
 def add_hints(
-    definition: Definition, record: Mapping[str, Any], problems: list[Problem]
+    definition: Definition,
+    record: Mapping[str, Any],
+    problems: list[Problem],
+    readings: Mapping[str, Value] | None = None,
+    offers_lenient: bool = False,
 ) -> list[Problem]:
-    """Return a record's problems, with a hint added to each one that has a likely cause."""
+    """Return a record's problems, with a hint added to each one that has a likely cause.
+
+    `readings` are those of `find_readings`. With `offers_lenient`, their hints name the option
+    `?lenient=true`.
+    """
+    readings = readings or {}
     fields = {field.name: field for field in definition.fields}
     # Computed once for a record: it may have a hundred thousand names and as many problems.
     spellings = {_letters(name): name for name in record if name not in fields}
@@ -32,30 +58,36 @@ def add_hints(
     for problem in problems:
         field = fields.get(problem.field)
         if field is not None and field.name in record:
-            problem = _hint_at_value(problem, field, record[field.name])
+            hint = _value_hint(field, record[field.name], readings.get(field.name))
         elif field is not None:
             near = spellings.get(_letters(field.name))
             hint = f"rename {show_name(near)!r} to {field.name!r}" if near else _levels(field)
-            problem = _with_hint(problem, hint)
-        hinted.append(problem)
+        else:
+            hint = ""
+        if offers_lenient and problem.field in readings:
+            hint = _with_option(hint)
+        hinted.append(_with_hint(problem, hint))
     return hinted
 
 
-def _hint_at_value(problem: Problem, field: Field, value: Any) -> Problem:
-    """Return the problem of a wrong value, with a hint added if there is one."""
+def _value_hint(field: Field, value: Any, reading: Value) -> str:
+    """Return a hint for a wrong value; empty if there is none. `reading` is its lenient reading."""
     if isinstance(value, float) and not math.isfinite(value):
-        name = _NUMBERS.get(problem.given, problem.given)
-        return _with_hint(
-            replace(problem, given=name), f"JSON has no {name}: {_missing_hint(field)}"
-        )
+        return f"JSON has no {_NUMBERS[repr(value)]}: {_missing_hint(field)}"
     if isinstance(value, str) and value.strip().lower() in MISSING_NUMBERS:
-        return _with_hint(problem, _missing_hint(field))
-    hint = _number_hint(field, value) if field.is_number else _level_hint(field, value)
-    return _with_hint(problem, hint)
+        return _missing_hint(field)
+    return _number_hint(value, reading) if field.is_number else _level_hint(field, value)
+
+
+def _with_option(hint: str) -> str:
+    if not hint:
+        return _OPTION
+    return f"{hint} Or {_OPTION}" if hint.endswith("?") else f"{hint}, or {_OPTION}"
 
 
 def _with_hint(problem: Problem, hint: str) -> Problem:
-    return replace(problem, expected=f"{problem.expected} ({hint})") if hint else problem
+    expected = f"{problem.expected} ({hint})" if hint else problem.expected
+    return replace(problem, expected=expected, given=_NUMBERS.get(problem.given, problem.given))
 
 
 def _missing_hint(field: Field) -> str:
@@ -81,39 +113,13 @@ def _by_letters(levels: tuple[str, ...]) -> dict[str, list[str]]:
     return groups
 
 
-def _number_hint(field: Field, value: Any) -> str:
-    """Return a hint for a value that is not a number of the field; empty if there is none."""
+def _number_hint(value: Any, reading: Value) -> str:
+    """Return a hint for a value that is not a number of a field; empty if there is none."""
     if isinstance(value, bool):
         return "not true or false"
     if not isinstance(value, str):
         return ""
-    number = _likely_number(field, value)
-    return "a number without quotes" if number is None else f"without quotes: {number}"
-
-
-def _likely_number(field: Field, text: str) -> str | None:
-    """Return the number that a text most likely means, as JSON.
-
-    None if the text is no number, or if the field refuses the number.
-    """
-    if len(text) > MAX_TEXT:
-        return None
-    bare = text.strip().lstrip("$€£").strip()
-    percent = bare.endswith("%")
-    bare = bare.removesuffix("%").strip()
-    if _THOUSANDS.fullmatch(bare):
-        bare = bare.replace(",", "")
-    try:
-        number = parse_number(bare)
-    except ValueError:
-        return None
-    if number is None:
-        return None
-    if percent and field.percent:
-        number = float(f"{number / 100:.12g}")
-    if not field.within(number) or (field.kind == "whole" and not number.is_integer()):
-        return None
-    return str(as_whole(number))
+    return "a number without quotes" if reading is None else f"without quotes: {reading}"
 
 
 def _levels(field: Field) -> str:

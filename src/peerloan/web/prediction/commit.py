@@ -29,6 +29,7 @@ from peerloan.web.http.deferred_response import PENDING_KEY, PendingResponse
 from peerloan.web.http.problems import RequestError, ledger_unavailable
 from peerloan.web.http.responses import REPLAYED_HEADER, RawResponse
 from peerloan.web.prediction import predict
+from peerloan.web.prediction.loan_parsing import understood_in
 from peerloan.web.prediction.predict import Answer, ResponseOptions
 from peerloan.web.prediction.serving_models import ServingModels
 from peerloan.web.telemetry import metrics
@@ -103,7 +104,7 @@ class DecisionCommitter:
         values = _record_values(answer, submission, caller, request_id, key)
         draft = _Draft(answer.serving.version, values, key, len(submission.content))
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-        replace = partial(self._replacement, answer, submission.options, render)
+        replace = partial(self._replacement, answer, submission, render)
         pending: PendingResponse[_Failure] = PendingResponse(app, environ, replace)
         on_result = partial(_handle_result, pending, answer, draft, on_committed)
         try:
@@ -116,7 +117,7 @@ class DecisionCommitter:
         return render(answer.body())
 
     def _replacement(
-        self, answer: Answer, options: ResponseOptions, render: Render[_Response], failure: _Failure
+        self, answer: Answer, submission: Submission, render: Render[_Response], failure: _Failure
     ) -> WSGIApplication:
         """Make the response for decisions that were not committed.
 
@@ -127,26 +128,32 @@ class DecisionCommitter:
             if isinstance(failure, RepeatedRequest):
                 metrics.LEDGER_REPEATED.inc()
                 is_list = answer.list_members is not None
-                return _with_replayed_header(render(self._first_answer(failure, options, is_list)))
+                body = self._first_answer(failure, submission, is_list)
+                return _with_replayed_header(render(body))
             raise _refusal(failure)
         except Exception as error:  # answered as if the view had raised it
             return current_app.handle_user_exception(error)  # type: ignore[return-value]
 
     def _first_answer(
-        self, repeated: RepeatedRequest, options: ResponseOptions, is_list: bool
+        self, repeated: RepeatedRequest, submission: Submission, is_list: bool
     ) -> dict[str, Any]:
         """Rebuild the first answer of a repeated request from the ledger."""
         by_id = find_decisions(self._database, repeated.ids)
         try:
             decisions = [by_id[decision_id] for decision_id in repeated.ids]
             bundle = self._load_bundle(decisions[0].version.version)
-            return predict.rebuild_answer(bundle, decisions, options, is_list)
+            body = predict.rebuild_answer(bundle, decisions, submission.options, is_list)
         except (LookupError, BundleError, StoreError):
             detail = (
                 "this request was answered before, but its decisions can't be read any more; for "
                 "new decisions, send it with another Idempotency-Key"
             )
             raise RequestError(409, "Answered Before", detail) from None
+        if submission.options.lenient:
+            # The version that answered may read a comma in another way than today's champion.
+            understood = understood_in(bundle.definition, submission.content)
+            predict.add_understood(body["predictions"] if is_list else [body], understood)
+        return body
 
     def _load_bundle(self, version: str) -> Bundle:
         """Return a version; from memory if it is the champion or the challenger."""

@@ -47,11 +47,16 @@ def list_inputs(content: bytes, loans: Sequence[Any] | None = None) -> list[str]
 def column_inputs(columns: Mapping[str, Sequence[Any]]) -> list[str]:
     """Return each loan of columns as compact JSON. Raises the errors of `list_inputs`."""
     names = list(columns)
-    return _refuse_large([_encode(dict(zip(names, row, strict=True))) for row in _rows(columns)])
+    return record_inputs([dict(zip(names, row, strict=True)) for row in _rows(columns)])
+
+
+def record_inputs(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return each of many loans as compact JSON. Raises the errors of `list_inputs`."""
+    return _refuse_large([_encode(record) for record in records])
 
 
 def record_input(record: Mapping[str, Any]) -> str:
-    """Return a form's loan as compact JSON. Raises the errors of `one_input`."""
+    """Return one loan as compact JSON. Raises the errors of `one_input`."""
     loan = _encode(record)
     if (size := size_in_bytes(loan)) > MAX_LOAN_BYTES:
         raise _too_large(size)

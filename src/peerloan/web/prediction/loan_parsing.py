@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from peerloan.formatting import plural, show_value
-from peerloan.loan import Checked, CheckedLoans, Problem, Suggestions
+from peerloan.loan import (
+    Checked,
+    CheckedLoans,
+    Definition,
+    LenientLoan,
+    Problem,
+    Suggestions,
+    Understood,
+    check_leniently,
+    read_leniently,
+)
 from peerloan.loan.validation import show_name
 from peerloan.web.http.foreign_formats import refuse_other_format
 from peerloan.web.http.limits import MAX_LOANS, MAX_NAMES, MAX_PROBLEMS
 from peerloan.web.http.problems import RequestError, sentence
 from peerloan.web.http.request_body import decode
-from peerloan.web.http.value_hints import add_hints
-from peerloan.web.prediction.input_json import column_inputs, list_inputs, one_input
+from peerloan.web.http.value_hints import add_hints, find_readings
+from peerloan.web.prediction.input_json import (
+    column_inputs,
+    list_inputs,
+    one_input,
+    record_input,
+    record_inputs,
+)
 from peerloan.web.prediction.serving_models import LoadedModel
 
+# Checks a record; the second argument is its index in a list.
+_Check = Callable[[dict[str, Any], int | None], Checked]
 _ENCODED_TWICE = "; it is JSON within a text: send the object or list itself, encoded once"
 
 
@@ -39,11 +57,59 @@ def parse_loans(model: LoadedModel, content: bytes) -> tuple[Checked | CheckedLo
             return loans, column_inputs(body)
         refuse_other_format(body, model.checks.allowed_names, model.bundle.definition.model)
         if not _are_columns(body):
-            checked = _check_record(model, body, None, suggestions)
+            checked = _check_record(
+                body, None, _strict_check(model, suggestions, offers_lenient=True)
+            )
             _refuse_problems([checked])
             return checked, [one_input(content)]
-    loans = _check_loans(model, body, suggestions)
+    loans = _check_loans(model, body, suggestions, offers_lenient=True)
     return loans, column_inputs(body) if isinstance(body, dict) else list_inputs(content, body)
+
+
+def parse_loans_leniently(
+    model: LoadedModel, content: bytes
+) -> tuple[Checked | CheckedLoans, list[str], list[list[Understood]]]:
+    """Parse the same bodies as `parse_loans`, with values spelled as people write them.
+
+    Returns the loans, each loan as compact JSON, and how each was read. The JSON is that of the
+    values as they were read. Raises RequestError that names each wrong field.
+    """
+    body = decode(content)
+    suggestions = Suggestions()
+    read: list[LenientLoan] = []
+    names: dict[str, str] = {}
+
+    def check(record: dict[str, Any], index: int | None) -> Checked:
+        checked, loan = check_leniently(model.checks, record, index, suggestions)
+        loan.names |= names
+        read.append(loan)
+        return checked
+
+    if isinstance(body, dict):
+        refuse_other_format(body, model.checks.allowed_names, model.bundle.definition.model)
+        if not _are_columns(body):
+            one = _check_record(body, None, check)
+            _refuse_problems([one])
+            return one, [record_input(read[0].record)], [read[0].understood]
+        columns = read_leniently(model.bundle.definition, body, model.checks.known)
+        _refuse_columns(columns.problems)
+        names, body = columns.names, _rows(model, columns.record, suggestions)
+    checked = _check_records(_as_list(body), check)
+    _refuse_problems(checked)
+    inputs = record_inputs([loan.record for loan in read])
+    loans = CheckedLoans.of(model.bundle.definition, checked)
+    return loans, inputs, [loan.understood for loan in read]
+
+
+def understood_in(definition: Definition, content: bytes) -> list[list[Understood]]:
+    """Return how each loan of a body is read by a definition; the body was accepted before."""
+    body = decode(content)
+    names: list[Understood] = []
+    if isinstance(body, dict) and _are_columns(body):
+        columns = read_leniently(definition, body)
+        names, body = columns.understood, _as_records(columns.record)
+    loans = body if isinstance(body, list) else [body]
+    return [[*names, *read_leniently(definition, loan).understood] for loan in loans]
 
 
 def parse_columns(
@@ -66,11 +132,14 @@ def parse_stored_loan(model: LoadedModel, loan: str) -> Checked:
     """
     content = loan.encode()
     checked = model.decoder.loan(content)
-    return checked or _check_record(model, decode(content), None, Suggestions())
+    return checked or _check_record(decode(content), None, _strict_check(model, Suggestions()))
 
 
-def _check_loans(model: LoadedModel, body: Any, suggestions: Suggestions) -> CheckedLoans:
-    checked = _check_records(model, body, suggestions)
+def _check_loans(
+    model: LoadedModel, body: Any, suggestions: Suggestions, offers_lenient: bool = False
+) -> CheckedLoans:
+    records = _rows(model, body, suggestions) if isinstance(body, dict) else _as_list(body)
+    checked = _check_records(records, _strict_check(model, suggestions, offers_lenient))
     _refuse_problems(checked)
     return CheckedLoans.of(model.bundle.definition, checked)
 
@@ -81,25 +150,25 @@ def _are_columns(body: Mapping[str, Any]) -> bool:
     return lists > 0 and 2 * lists >= len(body)
 
 
-def _check_records(model: LoadedModel, body: Any, suggestions: Suggestions) -> list[Checked]:
-    """Check each loan of a body. Stops after MAX_PROBLEMS problems."""
-    records: Sequence[Any]
-    if isinstance(body, dict):
-        records = _rows(model, body, suggestions)
-    elif isinstance(body, list):
-        _refuse_too_many(len(body))
-        records = body
-    else:
+def _as_list(body: Any) -> list[Any]:
+    """Return a body that must be a list of loans. Raises RequestError."""
+    if not isinstance(body, list):
         raise RequestError(
             400,
             "No Loans",
             "expected a loan (an object), a list of loans, or columns (an object of lists), "
             f"given {show_value(body)}{_ENCODED_TWICE if _is_json_text(body) else ''}",
         )
+    _refuse_too_many(len(body))
+    return body
+
+
+def _check_records(records: Sequence[Any], check: _Check) -> list[Checked]:
+    """Check each loan of a body. Stops after MAX_PROBLEMS problems."""
     checked = []
     problems = 0
     for i, record in enumerate(records):
-        checked.append(_check_record(model, record, i, suggestions))
+        checked.append(_check_record(record, i, check))
         problems += len(checked[-1].problems)
         if problems > MAX_PROBLEMS:
             break
@@ -120,14 +189,26 @@ def _refuse_too_many(loans: int) -> None:
         )
 
 
-def _check_record(
-    model: LoadedModel, record: Any, index: int | None, suggestions: Suggestions
-) -> Checked:
-    if isinstance(record, dict) and len(record) <= MAX_NAMES:
+def _strict_check(
+    model: LoadedModel, suggestions: Suggestions, offers_lenient: bool = False
+) -> _Check:
+    """Return the check of a loan by the model's definition, with hints at its problems."""
+
+    def check(record: dict[str, Any], index: int | None) -> Checked:
         checked = model.checks.loan(record, index, suggestions)
         if checked.problems:
-            checked.problems = add_hints(model.bundle.definition, record, checked.problems)
+            definition, readings = model.bundle.definition, find_readings(model.checks, record)
+            problems = checked.problems
+            checked.problems = add_hints(definition, record, problems, readings, offers_lenient)
         return checked
+
+    return check
+
+
+def _check_record(record: Any, index: int | None, check: _Check) -> Checked:
+    """Check a loan, if it is an object with at most MAX_NAMES names."""
+    if isinstance(record, dict) and len(record) <= MAX_NAMES:
+        return check(record, index)
     expected, given = "an object of fields and values", show_value(record)
     if isinstance(record, dict):
         expected, given = f"at most {MAX_NAMES:,} fields", f"{len(record):,}"
@@ -136,7 +217,7 @@ def _check_record(
 
 def _rows(
     model: LoadedModel, columns: Mapping[str, Any], suggestions: Suggestions
-) -> Sequence[dict[str, Any]]:
+) -> list[dict[str, Any]]:
     """Convert columns (an object of lists) to records.
 
     Raises RequestError if columns are unknown, missing or of different lengths. It has one problem
@@ -160,9 +241,17 @@ def _rows(
         for name, values in columns.items()
         if lengths.get(name) != length
     ]
+    _refuse_columns(problems)
+    _refuse_too_many(length)
+    return _as_records(columns)
+
+
+def _refuse_columns(problems: list[Problem]) -> None:
     if problems:
         raise RequestError(422, "Wrong Columns", sentence(problems), problems)
-    _refuse_too_many(length)
+
+
+def _as_records(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
     names = list(columns)
     return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from peerloan.ledger import StoredDecision
 from peerloan.ledger.stored_inputs import InputReader, InputUnreadable
-from peerloan.loan import Checked, CheckedLoans, LoanWarning
+from peerloan.loan import Checked, CheckedLoans, LoanWarning, Understood
 from peerloan.registry import Bundle, Decision
 from peerloan.web.prediction.serving_models import LoadedModel
 from peerloan.web.telemetry import metrics
@@ -27,13 +27,15 @@ class ResponseOptions:
 
     `reasons` and `contributions` are whether the response has them. A `what_if` is scored in the
     same way, but no decision is stored or counted. `flips` are the values of single fields that
-    would change the decision, only in a `what_if` of one loan.
+    would change the decision, only in a `what_if` of one loan. If loans were read in a `lenient`
+    way, each prediction has `understood`.
     """
 
     reasons: bool = True
     contributions: bool = False
     what_if: bool = False
     flips: bool = False
+    lenient: bool = False
 
     @property
     def needs_contributions(self) -> bool:
@@ -158,6 +160,14 @@ def rebuild_answer(
     if options.needs_contributions and not bundle.is_additive and len(stored) > ALWAYS_EXPLAINED:
         list_members = _reasons_limit(sum(each.reasons is not None for each in stored))
     return {**list_members, "predictions": predictions}
+
+
+def add_understood(
+    predictions: Iterable[dict[str, Any]], understood: Iterable[list[Understood]]
+) -> None:
+    """Add to each prediction how its loan was read."""
+    for prediction, readings in zip(predictions, understood, strict=True):
+        prediction["understood"] = readings
 
 
 def count_committed(answer: Answer) -> None:

@@ -287,9 +287,10 @@ def test_an_unseen_category_and_an_unusual_number_are_warned_of(
 @pytest.mark.parametrize(
     ("query", "expected", "given"),
     [
-        ("?explain=1", "contributions, reasons, what_if, flips", "'1'"),
+        ("?explain=1", "contributions, reasons, what_if, flips, lenient", "'1'"),
         ("?reasons=some", "all or none", "'some'"),
         ("?what_if=1", "true or false", "'1'"),
+        ("?lenient=yes", "true or false", "'yes'"),
         ("?contributions=", "all or none", "''"),
         ("?reasons=all&reasons=none", "all or none", "'all' and 'none'"),
         ("?reasons=all&reasons=all", "all or none", "'all' and 'all'"),

@@ -112,7 +112,10 @@ def schema(prediction: dict[str, Any]) -> dict[str, Any]:
     }
     further = {
         "time": {"type": "string", "format": "date-time"},
-        "inputs": {"type": "object", "description": "The loan as it was sent."},
+        "inputs": {
+            "type": "object",
+            "description": "The loan as it was sent, or as it was read with `lenient`.",
+        },
         "source": {"enum": list(SOURCES)},
         "caller": {"type": "string"},
         "request_id": {"type": "string"},

@@ -170,6 +170,14 @@ def _predict(loan: dict[str, Any] | None, question: str) -> dict[str, Any]:
                 "Whether to return the values of single fields that would change the decision. "
                 "Only for one loan, and with `what_if=true`.",
             ),
+            _parameter(
+                "lenient",
+                ["true", "false"],
+                "false",
+                "Read values as people write them: `12,000`, `$65,000`, `13.06%`, `0,4`, ` b `, "
+                "numbers in quotes, `NaN`. Each prediction then has `understood`. The schema of a "
+                "loan has the values as they are read.",
+            ),
             decisions.KEY_HEADER,
         ],
         "requestBody": {"required": True, "content": content},
@@ -336,6 +344,7 @@ def _prediction() -> dict[str, Any]:
                 "none, and in stored decisions.",
                 "items": question,
             },
+            "understood": _understood(),
         },
         "required": ["probability", "late", "threshold", "band", "model", "warnings"],
         "additionalProperties": False,
@@ -371,6 +380,19 @@ def _flip() -> dict[str, Any]:
         },
         "required": ["field", "probability", "late", "changeable"],
         "additionalProperties": False,
+    }
+
+
+def _understood() -> dict[str, Any]:
+    properties = {
+        "field": {"type": "string"},
+        "given": {"type": "string", "description": "The text of the value or name as it was sent."},
+        "read_as": {"type": ["number", "string", "null"]},
+    }
+    return {
+        "type": "array",
+        "description": "Only with `lenient`: each value or name that was read in another spelling.",
+        "items": {"type": "object", "properties": properties, "required": list(properties)},
     }
 
 
