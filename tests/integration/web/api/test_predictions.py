@@ -817,16 +817,16 @@ def test_up_to_a_hundred_loans_all_have_reasons(onnx: Api) -> None:
 
 
 def test_a_longer_list_has_reasons_up_to_a_time_that_the_answer_states(onnx: Api) -> None:
-    batch = loans(2_000, seed=5)
+    batch = loans(10_000, seed=5)
     body = onnx.one(batch)  # type: ignore[arg-type]
 
     limit = body["reasons_limit"]
     with_reasons = [isinstance(each["reasons"], list) for each in body["predictions"]]
     assert limit["seconds"] == 2.0
     assert with_reasons == [True] * limit["loans_with_reasons"] + [False] * (
-        2_000 - limit["loans_with_reasons"]
+        10_000 - limit["loans_with_reasons"]
     )
-    assert 0 < limit["loans_with_reasons"] < 2_000
+    assert 0 < limit["loans_with_reasons"] < 10_000
     assert all(each["reasons"] is None for each in body["predictions"][-10:])
     # Without reasons there is nothing to limit.
     plain = onnx.one(batch, "?reasons=none")  # type: ignore[arg-type]
