@@ -217,27 +217,27 @@ def errors(client: FlaskClient, body: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("field", "raw", "hint"),
     [
-        ("loan_amnt", '"12000"', "(without quotes: 12000)"),
-        ("loan_amnt", '" 12000.50 "', "(without quotes: 12000.5)"),
-        ("loan_amnt", '"12,000"', "(without quotes: 12000)"),
-        ("loan_amnt", '"$12,000"', "(without quotes: 12000)"),
+        ("loan_amnt", '"12000"', "(without quotes: 12000, or add ?lenient=true)"),
+        ("loan_amnt", '" 12000.50 "', "(without quotes: 12000.5, or add ?lenient=true)"),
+        ("loan_amnt", '"12,000"', "(without quotes: 12000, or add ?lenient=true)"),
+        ("loan_amnt", '"$12,000"', "(without quotes: 12000, or add ?lenient=true)"),
         ("loan_amnt", '"twelve"', "(a number without quotes)"),
         ("loan_amnt", '"-5"', "(a number without quotes)"),
-        ("int_rate", '"20.39%"', "(without quotes: 0.2039)"),
-        ("int_rate", '"20.39 %"', "(without quotes: 0.2039)"),
-        ("dti", '"14.46%"', "(without quotes: 14.46)"),
+        ("int_rate", '"20.39%"', "(without quotes: 0.2039, or add ?lenient=true)"),
+        ("int_rate", '"20.39 %"', "(without quotes: 0.2039, or add ?lenient=true)"),
+        ("dti", '"14.46%"', "(without quotes: 14.46, or add ?lenient=true)"),
         ("delinq_2yrs", '"1.5"', "(a number without quotes)"),
         ("dti", "true", "(not true or false)"),
         ("dti", "NaN", "(JSON has no NaN: a missing value is null, and this field needs a value)"),
         ("dti", "-Infinity", "(JSON has no -Infinity: "),
-        ("revol_util", "NaN", "(JSON has no NaN: a missing value is null)"),
+        ("revol_util", "NaN", "(JSON has no NaN: a missing value is null, or add ?lenient=true)"),
         ("revol_util", "Infinity", "(JSON has no Infinity: a missing value is null)"),
-        ("revol_util", '"NaN"', "(a missing value is null)"),
-        ("revol_util", '""', "(a missing value is null)"),
-        ("emp_length", '"null"', "(a missing value is null)"),
-        ("emp_length", '""', "(a missing value is null)"),
-        ("emp_length", '"10+ Years "', "(did you mean '10+ years'?)"),
-        ("grade", '"d"', "(did you mean 'D'?)"),
+        ("revol_util", '"NaN"', "(a missing value is null, or add ?lenient=true)"),
+        ("revol_util", '""', "(a missing value is null, or add ?lenient=true)"),
+        ("emp_length", '"null"', "(a missing value is null, or add ?lenient=true)"),
+        ("emp_length", '""', "(a missing value is null, or add ?lenient=true)"),
+        ("emp_length", '"10+ Years "', "(did you mean '10+ years'? Or add ?lenient=true)"),
+        ("grade", '"d"', "(did you mean 'D'? Or add ?lenient=true)"),
         ("grade", "4", "(text in double quotes)"),
         ("purpose", "7", "(seen in training: "),
     ],
@@ -292,7 +292,7 @@ def test_another_spelling_of_a_name_is_recognised(
             e["field"]: e["expected"] for e in errors(client, body) if e["given"] == "nothing"
         }
         for name in ("loan_amnt", "int_rate"):
-            assert f"(rename {spell(name)!r} to {name!r})" in missing[name]
+            assert f"(rename {spell(name)!r} to {name!r}, or add ?lenient=true)" in missing[name]
 
 
 # Formats of other servers
