@@ -13,7 +13,7 @@ import jsonschema
 import msgspec
 import pytest
 from flask.testing import FlaskClient
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from helpers.apps import create_app
@@ -109,7 +109,9 @@ NAMES = st.text(
 ).filter(lambda name: text_fault(name) is None and name not in RESERVED)
 
 
+# At most 100, because each example makes an application, whose threads end with the process.
 @pytest.mark.longer
+@settings(max_examples=min(settings().max_examples, 100))
 @example(names=['a"', "b\\", "__class__", "self", "c: d", "loan"], levels=['"', "\\"])
 @given(
     names=st.lists(NAMES, min_size=6, max_size=6, unique=True),
