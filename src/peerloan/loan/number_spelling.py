@@ -24,6 +24,7 @@ _GROUPED = re.compile(
 )
 _DECIMAL_COMMA = re.compile(r"(?:0|[1-9][0-9]*)?,[0-9]+")
 _UNCLEAR = re.compile(r"[1-9][0-9]{0,2},[0-9]{3}")
+_UNCLEAR_POINT = re.compile(r"[1-9][0-9]{0,2}\.[0-9]{3}")
 _NOT_DIGITS = re.compile(r"[^0-9]")
 
 
@@ -33,8 +34,8 @@ def read_number(field: Field, text: str) -> float | None:
     A percent sign divides by 100 if the field is a fraction that is shown as a percentage. A point
     is the decimal point, as in JSON, unless another separator or a second point says that it is
     not. One comma with three digits behind it is unclear; what decides is in `_choose`. Raises
-    WrongValue, whose message is what is expected, for an unclear number, or for a sign that does
-    not belong to the field.
+    WrongValue, whose message is what is expected, for an unclear number, such as an amount of money
+    with three digits behind the point, or for a sign that does not belong to the field.
     """
     if len(text) > MAX_TEXT or (parts := _PARTS.fullmatch(text.strip())) is None:
         return None
@@ -47,6 +48,9 @@ def read_number(field: Field, text: str) -> float | None:
     currency = before or after.replace("%", "")
     has_percent = after == "%"
     _refuse_signs(field, currency, has_percent)
+    if currency and _UNCLEAR_POINT.fullmatch(parts["digits"]):
+        thousands, decimal = parts["digits"].replace(".", ""), f"{float(parts['digits']):g}"
+        raise WrongValue(f"a number in which '.' has one meaning: write {thousands} or {decimal}")
     sign = -1 if (parts["sign"] or parts["sign_after"]) in ("-", "−") else 1
     shift = -2 if has_percent and field.percent else 0
     values = [sign * float(f"{mantissa}e{exponent + shift}") for mantissa, exponent in numbers]

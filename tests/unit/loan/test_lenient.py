@@ -127,6 +127,13 @@ def test_an_unclear_comma_is_named_with_both_readings() -> None:
     assert read(number_field(max=1), "1,234") == expected
 
 
+def test_an_unclear_point_beside_a_currency_sign_is_named_with_both_readings() -> None:
+    expected = "a number in which '.' has one meaning: write 65500 or 65.5"
+    assert read(number_field(), "65.500 €") == expected
+    assert read(number_field(), "65.50 €") == 65.5
+    assert read(number_field(), "65.500") == 65.5
+
+
 @pytest.mark.parametrize(
     ("field", "text", "number"),
     [
@@ -337,10 +344,13 @@ def test_a_printed_amount_is_read_exactly(
 ) -> None:
     plain_text = f"{number / 10**decimals:.{decimals}f}"
     amount = printed(plain_text, group, "," if group == "." else ".")
-    assume(not (group == "." and "," not in amount and amount.count(".") == 1))
     text = sign + space + amount if is_first else amount + space + sign
+    result = read(number_field(), text)
 
-    assert plain(read(number_field(), text)) == plain(as_whole(float(plain_text)))
+    if group == "." and "," not in amount and amount.count(".") == 1:
+        assert "'.' has one meaning" in result
+    else:
+        assert plain(result) == plain(as_whole(float(plain_text)))
 
 
 @given(st.floats(0.001, 999.999), st.sampled_from([",", "."]))
