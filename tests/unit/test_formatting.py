@@ -1,4 +1,4 @@
-"""Probabilities in words."""
+"""Shares in percent, and probabilities in words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peerloan.formatting import probability_in_words
+from peerloan.formatting import percent, probability_in_words
 
 # Probabilities of versions are multiples of 1e-9 between 0 and 1.
 PROBABILITIES = st.integers(1, 10**9 - 1).map(lambda billionths: billionths / 1e9)
@@ -19,6 +19,22 @@ STATED = sorted(
     {Fraction(count, n) for n in range(2, 1001) for count in (1, n - 1)}
     | {Fraction(tenths, 10) for tenths in range(1, 10)}
 )
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [
+        (0, "0 %"),
+        (0.00001, "< 0.01 %"),
+        (0.0218, "2.18 %"),
+        (0.1234, "12.3 %"),
+        (0.9912, "99.12 %"),
+        (0.99995, "> 99.99 %"),
+        (1, "100 %"),
+    ],
+)
+def test_a_share_is_never_shown_as_none_or_all_if_it_is_not(share: float, shown: str) -> None:
+    assert percent(share) == shown
 
 
 def fraction_in(words: str) -> Fraction:

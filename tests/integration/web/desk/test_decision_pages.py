@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import update
 
 from helpers.apps import create_app
 from helpers.stores import VersionOf
-from peerloan.database import Database
+from peerloan.database import Database, tables
 from peerloan.registry import Store
 from peerloan.settings import Settings
 
@@ -106,6 +107,17 @@ def test_the_contributions_add_up_to_the_margin(client: FlaskClient, loan: Loan)
     parts = sorted(exact["contributions"].values(), key=lambda part: -abs(part))
     assert shown == [f"{part:.2f}".replace("-", "−").replace("−0.00", "0.00") for part in parts]
     assert exact["base"] + sum(parts) == pytest.approx(exact["margin"])
+
+
+def test_contributions_that_are_not_those_of_then_are_not_shown(
+    client: FlaskClient, loan: Loan, database: Database
+) -> None:
+    answer = decide(client, loan)
+    with database.writing() as connection:
+        connection.execute(update(tables.decisions).values(margin=1.0))
+    page = client.get(f"/decisions/{answer['id']}")
+    assert page.status_code == 200
+    assert "What moves it" not in page.text
 
 
 def test_without_its_version_a_decision_is_shown_without_contributions(
