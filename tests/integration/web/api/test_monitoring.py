@@ -31,7 +31,6 @@ from peerloan.sample_data import SCHEMA, batches
 from peerloan.settings import Settings
 from peerloan.worker.monitoring_round import Monitor
 
-TODAY = datetime.now(UTC).date()
 EPOCH = date(1970, 1, 1)
 
 
@@ -80,7 +79,7 @@ def as_described(client: FlaskClient, path: str, body: Any, method: str = "get")
 
 
 def today() -> int:
-    return (TODAY - EPOCH).days
+    return (datetime.now(UTC).date() - EPOCH).days
 
 
 @pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)
@@ -149,16 +148,17 @@ def test_a_year_of_days_is_read_the_oldest_first(
 ) -> None:
     assert get_json(client, "/v1/drift") == {"figures": [], "alarms": []}
     own, another = decided(database, champion, "another-1")
-    keep(database, own, range(today() - 400, today() + 1))
+    now = today()
+    keep(database, own, range(now - 400, now + 1))
     keep(database, another, range(100, 110))
     keep(database, another, range(59, 60), "month")
     alarm = {"version": own, "rule": "volume-drop", "about": "loans", "level": "watch"}
     with database.writing() as connection:
         connection.execute(insert(tables.alarms).values(since_ms=1_700_000_000_000, **alarm))
     said = get_json(client, "/v1/drift")
-    expected = [str(TODAY - timedelta(i)) for i in range(365, -1, -1)]
+    expected = [str(EPOCH + timedelta(now - i)) for i in range(365, -1, -1)]
     assert [each["day"] for each in said["figures"]] == expected
-    assert said["figures"][-1] == {"model": champion, "day": str(TODAY), "window": today()}
+    assert said["figures"][-1] == {"model": champion, "day": expected[-1], "window": now}
     since = "2023-11-14T22:13:20.000Z"
     assert said["alarms"] == [
         {"rule": "volume-drop", "about": "loans", "level": "watch", "since": since}
