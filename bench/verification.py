@@ -87,9 +87,6 @@ PARTS = {
         "how far versions leap that are trained on honest and on invented outcomes",
         "python bench/leaps.py",
     ),
-    "deployment": Part(
-        "no request fails while a deployment is changed", f"{PYTEST} -n 3 tests/deploy"
-    ),
 }
 
 
