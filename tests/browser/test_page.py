@@ -141,7 +141,7 @@ def test_a_question_stands_above_the_decision_and_its_button_decides_again(page:
     page.at("#questions button").send_keys(Keys.ENTER)
     page.wait_until_left(before)
     assert (page.value("revol_util"), page.value("dti")) == ("0.4", "20")
-    assert page.text("#late") in ("yes", "no")
+    assert page.text("#late") in ("Yes", "No")
     assert not page.all("#questions")
 
 

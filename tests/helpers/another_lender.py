@@ -37,7 +37,7 @@ def table(rows: int = ROWS) -> list[dict[str, Any]]:
 
 
 class Form(HTMLParser):
-    """The inputs and selects of a page by name: ids, labels and levels; and the page's text."""
+    """The inputs and selects of a page's main part by name: ids, labels, levels; and its text."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Form(HTMLParser):
         self.text = ""
         self._label: str | None = None
         self._select = ""
-        self.feed(page)
+        self.feed("<main" + page.partition("<main")[2])
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Record an input or a select by its name, and a label by the id of its input."""
