@@ -6,13 +6,16 @@ tests `services_of(app)`.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flask import Flask, current_app, request
 
 from peerloan.database import Database
+from peerloan.formatting import show_value
 from peerloan.ledger.write.group_commit import LedgerWriter
-from peerloan.registry import Store
+from peerloan.registry import BundleError, Store, StoreError
 from peerloan.web.auth.authentication import Authenticator
 from peerloan.web.http.problems import RequestError
 from peerloan.web.prediction.commit import DecisionCommitter
@@ -92,3 +95,15 @@ def require_champion() -> LoadedModel:
         f"No model version is being served yet; {reason}.",
         headers={"Retry-After": "2"},
     )
+
+
+@contextlib.contextmanager
+def reading_version(version: str) -> Iterator[None]:
+    """Raise RequestError 404 if the store has no such version, 409 if it can't be verified."""
+    try:
+        yield
+    except StoreError:
+        detail = f"there is no version {show_value(version)}"
+        raise RequestError(404, "No Such Version", detail) from None
+    except BundleError as error:
+        raise RequestError(409, "Version Refused", str(error)) from None

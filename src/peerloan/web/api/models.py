@@ -31,7 +31,7 @@ from peerloan.web.http.problems import RequestError
 from peerloan.web.http.query_parameters import refuse_parameters
 from peerloan.web.http.request_body import decode, read_body
 from peerloan.web.http.responses import as_json, require_json
-from peerloan.web.services import services
+from peerloan.web.services import reading_version, services
 
 blueprint = Blueprint("models", __name__)
 log = logging.getLogger(__name__)
@@ -71,7 +71,8 @@ def model(version: str) -> Response:
     """Return one version: the members of its list entry, and its complete manifest."""
     refuse_parameters()
     store = services().store
-    manifest, digest = _read(store, version)
+    with reading_version(version):
+        manifest, digest = store.read(version)
     aliases = _aliases(store.state(), version)
     described = {"version": version, "aliases": aliases} | _summary(manifest, digest)
     return as_json(described | {"manifest": msgspec.to_builtins(manifest)})
@@ -85,7 +86,8 @@ def promote(version: str) -> Response:
     refuse_parameters()
     options = _parse_promotion()
     store = services().store
-    _read(store, version)
+    with reading_version(version):
+        store.read(version)
     try:
         state = store.promote(version, **options, who=who)
     except BreakingChange as error:
@@ -99,17 +101,6 @@ def promote(version: str) -> Response:
     except (BundleError, StoreError) as error:
         raise RequestError(409, "Not Promoted", str(error)) from None
     return as_json(_change(state))
-
-
-def _read(store: Store, version: str) -> tuple[Manifest, str]:
-    """Read a version's manifest and digest. Raises RequestError 404 or 409."""
-    try:
-        return store.read(version)
-    except StoreError:
-        detail = f"there is no version {show_value(version)}"
-        raise RequestError(404, "No Such Version", detail) from None
-    except BundleError as error:
-        raise RequestError(409, "Version Refused", str(error)) from None
 
 
 def _parse_promotion() -> dict[str, Any]:

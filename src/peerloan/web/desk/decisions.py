@@ -5,19 +5,22 @@ from __future__ import annotations
 import logging
 from functools import lru_cache
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import msgspec
 from flask import Blueprint, Response, redirect, render_template, request, url_for
 
-from peerloan.formatting import format_exact, show_number, signed
+from peerloan.formatting import format_exact, signed
 from peerloan.ledger.stored_inputs import InputReader, InputUnreadable
 from peerloan.loan import Field
 from peerloan.model import BANDS
 from peerloan.registry import Bundle, RegistryError, Store
 from peerloan.web.auth.authentication import only_caller
 from peerloan.web.auth.endpoint_scopes import require_scopes
-from peerloan.web.prediction.stored_decisions import read_decision, read_page
+from peerloan.web.prediction.stored_decisions import (
+    parse_decision_id,
+    read_decision,
+    read_page,
+)
 from peerloan.web.services import services
 
 blueprint = Blueprint("desk_decisions", __name__)
@@ -80,20 +83,13 @@ def decision(decision: str) -> str:
 def search() -> Response:
     """Redirect to what a text names: a decision's id, a version, or else a loan's id."""
     text = request.args.get("q", "").strip()
-    if _is_decision_id(text):
+    if parse_decision_id(text) is not None:
         address = url_for("desk_decisions.decision", decision=text)
     elif text in services().store.versions():
         address = url_for("desk_models.model", version=text)
     else:
         address = url_for("desk_decisions.decisions", loan_id=text)
     return redirect(address)  # type: ignore[return-value]
-
-
-def _is_decision_id(text: str) -> bool:
-    try:
-        return len(text) == 36 and bool(UUID(text))
-    except ValueError:
-        return False
 
 
 def _bundle_of(store: Store, version: str, digest: str) -> Bundle | None:
@@ -141,5 +137,4 @@ def _shown(field: Field | None, name: str, value: object) -> tuple[str, str]:
         return label, str(value)
     if field is None or not field.is_number:
         return label, format_exact(float(value))
-    text = show_number(float(value), field.percent)
-    return label, f"{text} {field.unit}".strip()
+    return label, field.show(float(value))

@@ -7,11 +7,11 @@ from typing import NamedTuple
 from flask import Blueprint, Response, make_response, render_template
 
 from peerloan.formatting import percent, plural, show_number, show_value
-from peerloan.loan import Definition, Field
-from peerloan.registry import BundleError, Manifest, StoreError
+from peerloan.loan import Field
+from peerloan.registry import BundleError, Manifest
 from peerloan.web.auth.endpoint_scopes import require_scopes
 from peerloan.web.http.problems import RequestError
-from peerloan.web.services import services
+from peerloan.web.services import reading_version, services
 
 blueprint = Blueprint("desk_models", __name__)
 blueprint.add_app_template_filter(percent, "percent")
@@ -68,7 +68,9 @@ def models() -> str:
 def model(version: str) -> str:
     """Render one version: figures, policy, training table and files."""
     store = services().store
-    manifest, digest, definition = _read(version)
+    with reading_version(version):
+        manifest, digest = store.read(version)
+        definition = store.definition(version)
     figures = [
         Figure(
             shown,
@@ -96,8 +98,8 @@ def model(version: str) -> str:
 def document(version: str, document: str) -> Response:
     """Send a version's training report or model card as a download."""
     kinds = {"report.html": "text/html", "card.md": "text/markdown"}
-    _read(version)
-    content = services().store.document(version, document) if document in kinds else None
+    with reading_version(version):
+        content = services().store.document(version, document) if document in kinds else None
     if content is None:
         detail = f"{version} has no document {show_value(document)}"
         raise RequestError(404, "No Such Document", detail)
@@ -114,16 +116,3 @@ def _seen_in_training(field: Field) -> str:
         return plural(len(field.seen_levels), "level")
     low, high = (show_number(end, field.percent) for end in field.seen_range)
     return f"{low} to {high} {field.unit}".strip()
-
-
-def _read(version: str) -> tuple[Manifest, str, Definition]:
-    """Read a version without its model. Raises RequestError 404 or 409."""
-    store = services().store
-    try:
-        manifest, digest = store.read(version)
-        return manifest, digest, store.definition(version)
-    except StoreError:
-        detail = f"there is no version {show_value(version)}"
-        raise RequestError(404, "No Such Version", detail) from None
-    except BundleError as error:
-        raise RequestError(409, "Version Refused", str(error)) from None

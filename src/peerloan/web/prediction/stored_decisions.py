@@ -59,7 +59,7 @@ def read_decision(database: Database, text: str, caller: str | None) -> dict[str
 
     Raises RequestError 404 if there is none, 410 if it was purged; or LedgerUnavailable.
     """
-    decision_id = _parse_id(text)
+    decision_id = parse_decision_id(text)
     stored = find_decisions(database, [decision_id], caller) if decision_id else {}
     if decision_id is None or decision_id not in stored:
         if decision_id is not None and was_purged(database, decision_id, caller):
@@ -113,7 +113,8 @@ def _outcomes(history: OutcomeHistory | None) -> list[dict[str, Any]]:
     ]
 
 
-def _parse_id(text: str) -> bytes | None:
+def parse_decision_id(text: str) -> bytes | None:
+    """Parse the text of a decision's id; None if it is not one."""
     try:
         return UUID(text).bytes if len(text) == 36 else None
     except ValueError:

@@ -27,16 +27,6 @@ from peerloan.web.services import services_of
 DAY_MS = 86_400_000
 
 
-@pytest.fixture
-def client(store: Store, version_of: VersionOf, database: Database, tmp_path: Path) -> FlaskClient:
-    """A service with a scorecard, over that ledger."""
-    store.promote(version_of("additive"))
-    url = database.url.render_as_string(hide_password=False)
-    return create_app(
-        Settings(store.root, tmp_path / "tokens", url), on_loopback=True
-    ).test_client()
-
-
 def rows(database: Database) -> int:
     with database.reading() as connection:
         return int(

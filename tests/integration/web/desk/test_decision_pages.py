@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import update
 
-from helpers.apps import create_app
 from helpers.stores import VersionOf
 from peerloan.database import Database, tables
 from peerloan.registry import Store
-from peerloan.settings import Settings
 
 Loan = dict[str, Any]
-
-
-@pytest.fixture
-def client(store: Store, version_of: VersionOf, database: Database, tmp_path: Path) -> FlaskClient:
-    """A service with a scorecard."""
-    store.promote(version_of("additive"))
-    url = database.url.render_as_string(hide_password=False)
-    return create_app(
-        Settings(store.root, tmp_path / "tokens", url), on_loopback=True
-    ).test_client()
 
 
 def decide(client: FlaskClient, loan: Loan, **changes: Any) -> Loan:
