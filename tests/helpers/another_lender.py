@@ -37,7 +37,10 @@ def table(rows: int = ROWS) -> list[dict[str, Any]]:
 
 
 class Form(HTMLParser):
-    """The inputs and selects of a page's main part by name: ids, labels, levels; and its text."""
+    """The inputs and selects of a page by name: ids, labels and levels; and its text.
+
+    The frame around the page's main part is left out. A fragment without a frame is read whole.
+    """
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -47,7 +50,7 @@ class Form(HTMLParser):
         self.text = ""
         self._label: str | None = None
         self._select = ""
-        self.feed("<main" + page.partition("<main")[2])
+        self.feed(page[max(page.find("<main"), 0) :])
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Record an input or a select by its name, and a label by the id of its input."""
